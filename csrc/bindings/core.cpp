@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <torchslim/version.h>
+
+#include "bindings/bindings.h"
+#include "core/cpu_dispatch.h"
+
+namespace torchslim::bindings {
+namespace {
+
+std::optional<core::CpuCapability> capability_by_name(const std::optional<std::string>& name) {
+  if (!name) {
+    return std::nullopt;
+  }
+  TORCH_CHECK_VALUE(*name == "portable" || *name == "avx2",
+                    "force_cpu_capability: expected `portable`, `avx2` or None, got `", *name, "`");
+  return *name == "avx2" ? core::CpuCapability::kAvx2 : core::CpuCapability::kPortable;
+}
+
+}  // namespace
+
+void init_core(pybind11::module_& m) {
+  m.def("version", &version);
+  m.def("built_with_torch", &built_with_torch);
+  m.def("cpu_capability", [] {
+    return core::cpu_capability() == core::CpuCapability::kAvx2 ? "avx2" : "portable";
+  });
+  m.def("force_cpu_capability", [](const std::optional<std::string>& name) {
+    core::force_cpu_capability(capability_by_name(name));
+  });
+}
+
+}  // namespace torchslim::bindings

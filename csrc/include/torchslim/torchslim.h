@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+// The whole library; a room's header alone also works.
+#include <torchslim/version.h>
