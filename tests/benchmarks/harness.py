@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Times our call, a peer's and a plain clone in turn, in one run, so that a machine whose speed drifts hurts all alike."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass
+class Case:
+    """One row of the table. Each callable does the whole job once and returns something, so that nothing is skipped."""
+
+    name: str
+    ours: Callable[[], object]
+    peer_name: str
+    peer: Callable[[], object]
+    clone: Callable[[], object] | None
+    shape: str
+    #: What issue or docs promise: the least ratio to the peer and the most to the clone; None where nothing is promised.
+    least_ratio_to_peer: float | None = None
+    most_ratio_to_clone: float | None = None
+
+
+@dataclass
+class Timing:
+    """Median and quartiles of one callable's times, in milliseconds."""
+
+    median: float
+    low: float
+    high: float
+
+
+def timing(samples: list[float]) -> Timing:
+    """Summarises times in seconds."""
+    low, _, high = statistics.quantiles(samples, n=4)
+    return Timing(1e3 * statistics.median(samples), 1e3 * low, 1e3 * high)
+
+
+def measure(case: Case, seconds: float, threads: int) -> dict[str, object]:
+    """Runs the callables of `case` in turn for about `seconds` (at least 7 rounds) and returns its row."""
+    torch.set_num_threads(threads)
+    calls = {"ours": case.ours, "peer": case.peer}
+    if case.clone is not None:
+        calls["clone"] = case.clone
+    for call in calls.values():
+        call()
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(samples["ours"]) < 7:
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            samples[name].append(time.perf_counter() - start)
+    times = {name: timing(values) for name, values in samples.items()}
+    ours, peer = times["ours"], times["peer"]
+    clone = times.get("clone")
+    return {
+        "name": case.name,
+        "ours_ms": ours.median,
+        "ours_ms_quartiles": [ours.low, ours.high],
+        "peer": case.peer_name,
+        "peer_ms": peer.median,
+        "clone_ms": clone.median if clone else None,
+        "ratio_to_peer": peer.median / ours.median,
+        "ratio_to_clone": ours.median / clone.median if clone else None,
+        "threads": threads,
+        "shape": case.shape,
+        "least_ratio_to_peer": case.least_ratio_to_peer,
+        "most_ratio_to_clone": case.most_ratio_to_clone,
+    }
+
+
+def verdict(row: dict[str, object]) -> str:
+    """'ok', 'short' where a promise is not met in this run, or '' where none was made."""
+    least, most = row["least_ratio_to_peer"], row["most_ratio_to_clone"]
+    if least is None and most is None:
+        return ""
+    met = (least is None or row["ratio_to_peer"] >= least) and (
+        most is None or row["ratio_to_clone"] is None or row["ratio_to_clone"] <= most
+    )  # type: ignore[operator]
+    return "ok" if met else "short"
+
+
+def format_row(row: dict[str, object]) -> str:
+    """One line of the printed table."""
+    clone = f"{row['ratio_to_clone']:6.2f}x" if row["ratio_to_clone"] is not None else "      -"
+    return (
+        f"{row['name']!s:44} {row['shape']!s:18} {row['threads']}  {row['ours_ms']:9.3f} {row['peer_ms']:9.3f} "
+        f"{row['ratio_to_peer']:7.2f}x {clone}  {verdict(row):5}  vs {row['peer']}"
+    )
+
+
+HEADER = (
+    f"{'case':44} {'shape':18} thr  {'ours ms':>8} {'peer ms':>9} {'faster':>8} {'/clone':>7}  {'must':5}"
+)
+
+
+def save(rows: list[dict[str, object]], path: Path) -> None:
+    """Writes the rows as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(rows, indent=1) + "\n")
+    part.replace(path)
