@@ -21,9 +21,8 @@ std::optional<core::CpuCapability> capability_by_name(const std::optional<std::s
 void init_core(pybind11::module_& m) {
   m.def("version", &version);
   m.def("built_with_torch", &built_with_torch);
-  m.def("cpu_capability", [] {
-    return core::cpu_capability() == core::CpuCapability::kAvx2 ? "avx2" : "portable";
-  });
+  m.def("cpu_capability",
+        [] { return core::cpu_capability() == core::CpuCapability::kAvx2 ? "avx2" : "portable"; });
   m.def("force_cpu_capability", [](const std::optional<std::string>& name) {
     core::force_cpu_capability(capability_by_name(name));
   });

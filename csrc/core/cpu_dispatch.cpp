@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "core/cpu_dispatch.h"
 
+#include <c10/util/Exception.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <string_view>
-
-#include <c10/util/Exception.h>
 
 namespace torchslim::core {
 namespace {

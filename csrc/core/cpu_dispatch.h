@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
-#include <optional>
-
 #include <torchslim/api.h>
+
+#include <optional>
 
 namespace torchslim::core {
 
 /// The instruction sets that kernels are compiled for.
 enum class CpuCapability { kPortable, kAvx2 };
 
-/// Returns the instruction set that kernels run with: the best that this CPU has, unless the environment variable
-/// TORCHSLIM_CPU_CAPABILITY (`portable` or `avx2`, read once) or `force_cpu_capability` says otherwise.
-/// Throws c10::ValueError if the variable names another set, or one that this CPU lacks.
+/// Returns the instruction set that kernels run with: the best that this CPU has, unless the
+/// environment variable TORCHSLIM_CPU_CAPABILITY (`portable` or `avx2`, read once) or
+/// `force_cpu_capability` says otherwise. Throws c10::ValueError if the variable names another set,
+/// or one that this CPU lacks.
 TORCHSLIM_API CpuCapability cpu_capability();
 
 /// Makes kernels run with `capability`, or again with the default if it is empty. For tests.
@@ -33,7 +34,7 @@ TORCHSLIM_API void force_cpu_capability(std::optional<CpuCapability> capability)
   __VA_ARGS__                         \
   }
 
-#define TORCHSLIM_CALL_KERNEL(kernel, ...)                                           \
-  (::torchslim::core::cpu_capability() == ::torchslim::core::CpuCapability::kAvx2    \
-       ? ::torchslim::AVX2::kernel(__VA_ARGS__)                                      \
+#define TORCHSLIM_CALL_KERNEL(kernel, ...)                                        \
+  (::torchslim::core::cpu_capability() == ::torchslim::core::CpuCapability::kAvx2 \
+       ? ::torchslim::AVX2::kernel(__VA_ARGS__)                                   \
        : ::torchslim::DEFAULT::kernel(__VA_ARGS__))

@@ -95,9 +95,11 @@ def test_cmake_refuses_another_libtorch_in_one_sentence(clean_venv: Path, tmp_pa
     torch_like.mkdir(parents=True)
     header = tmp_path / "torch/include/torch/headeronly/version.h"
     header.parent.mkdir(parents=True)
-    header.write_text("#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 9\n#define TORCH_VERSION_PATCH 1\n")
+    header.write_text(
+        "#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 9\n#define TORCH_VERSION_PATCH 1\n"
+    )
     (torch_like / "TorchConfig.cmake").write_text(
-        'set(TORCH_FOUND TRUE)\nadd_library(torch INTERFACE IMPORTED)\n'
+        "set(TORCH_FOUND TRUE)\nadd_library(torch INTERFACE IMPORTED)\n"
         f'set(TORCH_INSTALL_PREFIX "{tmp_path / "torch"}")\n'
     )
     package = next(clean_venv.glob("lib/python*/site-packages/torchslim/share/cmake"))

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include <iostream>
-
 #include <torch/torch.h>
 #include <torchslim/torchslim.h>
 
-// Trains a quantised, pruned student for five steps against a fixed teacher and prints the loss of each.
+#include <iostream>
+
+// Trains a quantised, pruned student for five steps against a fixed teacher and prints the loss of
+// each.
 int main() {
   torch::manual_seed(0);
   auto student = torchslim::models::MobileNetV1(
       torchslim::models::MobileNetV1Options().in_channels(1).channels({8, 16}).strides({2, 1}));
   torchslim::quant::prepare(*student);
   torch::optim::SGD optimizer(student->parameters(), torch::optim::SGDOptions(0.05).momentum(0.9));
-  torchslim::prune::MagnitudePruner pruner(*student, torchslim::prune::OneShotSchedule(2, 0.5), optimizer);
+  torchslim::prune::MagnitudePruner pruner(*student, torchslim::prune::OneShotSchedule(2, 0.5),
+                                           optimizer);
   torchslim::distill::KDLoss loss_function;
 
   const auto images = torch::rand({16, 1, 28, 28});

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <ATen/core/Tensor.h>
+#include <torchslim/api.h>
+
 #include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include <ATen/core/Tensor.h>
-
-#include <torchslim/api.h>
-
 namespace torchslim::graph {
 
-/// The closed list of what a graph can hold. Anything else is refused at capture, by name and layer.
+/// The closed list of what a graph can hold. Anything else is refused at capture, by name and
+/// layer.
 enum class OpKind {
-  kInput,         // the one image batch that goes in
-  kConv2d,        // any groups, stride, padding, dilation
-  kLinear,        // over the last dimension
-  kBatchNorm2d,   // with running statistics
+  kInput,        // the one image batch that goes in
+  kConv2d,       // any groups, stride, padding, dilation
+  kLinear,       // over the last dimension
+  kBatchNorm2d,  // with running statistics
   kRelu,
   kRelu6,
-  kAdd,           // two inputs of one shape
+  kAdd,  // two inputs of one shape
   kMaxPool2d,
   kAvgPool2d,
   kGlobalAvgPool,  // (N, C, H, W) -> (N, C, 1, 1)
@@ -47,9 +47,9 @@ struct TORCHSLIM_API Window {
   std::array<int64_t, 2> stride{1, 1};
   std::array<int64_t, 2> padding{0, 0};
   std::array<int64_t, 2> dilation{1, 1};
-  int64_t groups = 1;              // conv only
-  bool ceil_mode = false;          // pools only
-  bool count_include_pad = true;   // average pool only
+  int64_t groups = 1;             // conv only
+  bool ceil_mode = false;         // pools only
+  bool count_include_pad = true;  // average pool only
 };
 
 /// A tensor of the model, under its name there ("features.0.conv.weight"; empty if it has none).
@@ -62,20 +62,21 @@ struct TORCHSLIM_API NamedTensor {
 /// One operation with one result. Fields that its kind does not use keep their defaults.
 struct TORCHSLIM_API Node {
   OpKind kind = OpKind::kInput;
-  std::string layer;             // dotted name of the module that ran it ("features.0.conv"; empty at the top)
-  std::vector<int64_t> inputs;   // indices of earlier nodes
-  std::vector<int64_t> shape;    // of the result, for the example input
-  Window window;                 // conv2d, pools
-  NamedTensor weight;            // conv2d (O, I/groups, kh, kw), linear (O, I), batch_norm2d gamma (C)
-  NamedTensor bias;              // conv2d, linear (O), batch_norm2d beta (C); may be undefined
-  NamedTensor running_mean;      // batch_norm2d (C)
-  NamedTensor running_var;       // batch_norm2d (C)
-  double eps = 1e-5;             // batch_norm2d
+  std::string layer;  // dotted name of the module that ran it ("features.0.conv"; empty at the top)
+  std::vector<int64_t> inputs;  // indices of earlier nodes
+  std::vector<int64_t> shape;   // of the result, for the example input
+  Window window;                // conv2d, pools
+  NamedTensor weight;        // conv2d (O, I/groups, kh, kw), linear (O, I), batch_norm2d gamma (C)
+  NamedTensor bias;          // conv2d, linear (O), batch_norm2d beta (C); may be undefined
+  NamedTensor running_mean;  // batch_norm2d (C)
+  NamedTensor running_var;   // batch_norm2d (C)
+  double eps = 1e-5;         // batch_norm2d
   std::optional<Grid> weight_grid;  // conv2d, linear: the grid that the weight is fake-quantised to
   std::optional<Grid> grid;         // fake_quantize
 };
 
-/// A network as a list of operations in the order they run: node 0 is the input, the last node is the result.
+/// A network as a list of operations in the order they run: node 0 is the input, the last node is
+/// the result.
 struct TORCHSLIM_API Graph {
   std::vector<Node> nodes;
 
@@ -86,7 +87,8 @@ struct TORCHSLIM_API Graph {
 /// Returns the graph as a readable table: number, kind, layer, inputs, shape.
 TORCHSLIM_API std::string to_string(const Graph& graph);
 
-/// Returns the graph as JSON: kinds, layers, inputs, shapes, attributes and tensor names; no tensor values.
+/// Returns the graph as JSON: kinds, layers, inputs, shapes, attributes and tensor names; no tensor
+/// values.
 TORCHSLIM_API std::string to_json(const Graph& graph);
 
 }  // namespace torchslim::graph
