@@ -27,9 +27,7 @@ def run(command: list[str], env: dict[str, str]) -> tuple[int, str]:
 
 def count_catch(output: str) -> tuple[int, int]:
     """Sums the test cases of all Catch2 programs in ctest's output: (passed, failed)."""
-    passed = sum(
-        int(n) for n in re.findall(r"All tests passed \([\d,]+ assertions? in (\d+) test cases?\)", output)
-    )
+    passed = sum(int(n) for n in re.findall(r"All tests passed \([\d,]+ assertions? in (\d+) test cases?\)", output))
     failed = 0
     for line in re.findall(r"test cases: .*", output):
         passed += sum(int(n) for n in re.findall(r"(\d+) passed", line))
@@ -51,9 +49,7 @@ def main() -> int:
     parser.add_argument("--build", type=Path, required=True, help="CMake's build folder")
     parser.add_argument("--data", type=Path, required=True, help="folder of Fashion-MNIST's idx files")
     options = parser.parse_args()
-    env = dict(
-        os.environ, TORCHSLIM_DATA=str(options.data.resolve()), TORCHSLIM_BUILD=str(options.build.resolve())
-    )
+    env = dict(os.environ, TORCHSLIM_DATA=str(options.data.resolve()), TORCHSLIM_BUILD=str(options.build.resolve()))
 
     start = time.monotonic()
     ctest = Path(sys.executable).with_name("ctest")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Times our call, a peer's and a plain clone in turn, in one run, so that a machine whose speed drifts hurts all alike."""
+"""Times our call, a peer's and a plain clone in turn, in one run: a machine whose speed drifts hurts all alike."""
 
 import json
 import statistics
@@ -21,7 +21,7 @@ class Case:
     peer: Callable[[], object]
     clone: Callable[[], object] | None
     shape: str
-    #: What issue or docs promise: the least ratio to the peer and the most to the clone; None where nothing is promised.
+    #: What is promised: the least ratio to the peer and the most to the clone; None where nothing is.
     least_ratio_to_peer: float | None = None
     most_ratio_to_clone: float | None = None
 
@@ -95,9 +95,7 @@ def format_row(row: dict[str, object]) -> str:
     )
 
 
-HEADER = (
-    f"{'case':44} {'shape':18} thr  {'ours ms':>8} {'peer ms':>9} {'faster':>8} {'/clone':>7}  {'must':5}"
-)
+HEADER = f"{'case':44} {'shape':18} thr  {'ours ms':>8} {'peer ms':>9} {'faster':>8} {'/clone':>7}  {'must':5}"
 
 
 def save(rows: list[dict[str, object]], path: Path) -> None:

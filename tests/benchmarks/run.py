@@ -7,9 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # before torch: spinning threads ruin times on a shared machine
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads ruin times on a shared machine
 
 import harness
 
@@ -22,9 +20,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="run the files whose name contains this")
     options = parser.parse_args()
 
-    files = sorted(
-        path.stem for path in Path(__file__).parent.glob("bench_*.py") if options.only in path.stem
-    )
+    files = sorted(path.stem for path in Path(__file__).parent.glob("bench_*.py") if options.only in path.stem)
     rows = []
     print(harness.HEADER)
     for threads in (1, 2):

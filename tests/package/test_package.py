@@ -81,9 +81,7 @@ def test_another_torch_series_is_refused_in_one_sentence(clean_venv: Path, tmp_p
     note.write_text("2.9.1\n")
     try:
         script = "import torchslim"
-        done = subprocess.run(
-            [clean_venv / "bin/python", "-c", script], cwd=tmp_path, text=True, capture_output=True
-        )
+        done = subprocess.run([clean_venv / "bin/python", "-c", script], cwd=tmp_path, text=True, capture_output=True)
     finally:
         note.write_text(built_with)
     assert done.returncode == 1
@@ -95,9 +93,7 @@ def test_cmake_refuses_another_libtorch_in_one_sentence(clean_venv: Path, tmp_pa
     torch_like.mkdir(parents=True)
     header = tmp_path / "torch/include/torch/headeronly/version.h"
     header.parent.mkdir(parents=True)
-    header.write_text(
-        "#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 9\n#define TORCH_VERSION_PATCH 1\n"
-    )
+    header.write_text("#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 9\n#define TORCH_VERSION_PATCH 1\n")
     (torch_like / "TorchConfig.cmake").write_text(
         "set(TORCH_FOUND TRUE)\nadd_library(torch INTERFACE IMPORTED)\n"
         f'set(TORCH_INSTALL_PREFIX "{tmp_path / "torch"}")\n'
