@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torchslim/quant/fold.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace torchslim::quant {
+namespace {
+
+constexpr double kWeightMax = 127;
+
+/// `channels` (O) in the shape (O, 1, 1, ...) that broadcasts over `like`.
+at::Tensor per_channel(const at::Tensor& channels, const at::Tensor& like) {
+  std::vector<int64_t> shape(like.dim(), 1);
+  shape[0] = channels.numel();
+  return channels.view(shape);
+}
+
+void check_weight(const at::Tensor& weight, const char* who) {
+  TORCH_CHECK_TYPE(weight.scalar_type() == at::kFloat, who, ": weight must be float32, got ",
+                   weight.scalar_type());
+  TORCH_CHECK_VALUE(weight.dim() >= 2 && weight.numel() > 0, who,
+                    ": weight must be (out_channels, ...) and not empty, got shape ",
+                    weight.sizes());
+}
+
+void check_channels(const at::Tensor& tensor, int64_t channels, const char* who, const char* name) {
+  TORCH_CHECK_VALUE(tensor.dim() == 1 && tensor.numel() == channels, who, ": ", name,
+                    " must have one value for each of the ", channels,
+                    " output channels, got shape ", tensor.sizes());
+}
+
+void check_input_scale(const at::Tensor& input_scale, const char* who) {
+  TORCH_CHECK_VALUE(input_scale.numel() == 1, who, ": input_scale must be one number, got shape ",
+                    input_scale.sizes());
+  const double value = input_scale.item<double>();
+  TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, who,
+                    ": input_scale must be > 0 and finite, got ", value);
+}
+
+at::Tensor max_abs_per_channel(const at::Tensor& tensor) { return tensor.abs().flatten(1).amax(1); }
+
+struct RoundBias : torch::autograd::Function<RoundBias> {
+  static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& bias,
+                            const at::Tensor& input_scale, const at::Tensor& weight_scale) {
+    const at::Tensor grid = input_scale.reshape({}) * weight_scale;
+    return (bias * grid.reciprocal()).round_().mul_(grid);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
+                                                 torch::autograd::variable_list gradients) {
+    return {gradients[0], {}, {}};
+  }
+};
+
+}  // namespace
+
+QuantizedWeight quantize_weight(const at::Tensor& weight) {
+  constexpr const char* kWho = "torchslim::quantize_weight";
+  check_weight(weight, kWho);
+  const at::Tensor w = weight.detach();
+  const at::Tensor largest = max_abs_per_channel(w);
+  TORCH_CHECK_VALUE(largest.isfinite().all().item<bool>(), kWho, ": weight holds NaN or Inf");
+  at::Tensor scale = largest / kWeightMax;
+  // A scale without a finite inverse is as good as an all-zero channel.
+  scale = scale.masked_fill(scale < std::numeric_limits<float>::min(), 1.0);
+  at::Tensor codes =
+      (w * per_channel(scale.reciprocal(), w)).round_().clamp_(-kWeightMax, kWeightMax);
+  return {codes.to(at::kChar), scale};
+}
+
+FoldedWeight fold_batch_norm(const at::Tensor& codes, const at::Tensor& weight_scale,
+                             const std::optional<at::Tensor>& bias,
+                             const std::optional<at::Tensor>& gamma,
+                             const std::optional<at::Tensor>& beta, const at::Tensor& mean,
+                             const at::Tensor& var, double eps) {
+  constexpr const char* kWho = "torchslim::fold_batch_norm";
+  TORCH_CHECK_TYPE(codes.scalar_type() == at::kChar, kWho, ": codes must be int8, got ",
+                   codes.scalar_type());
+  const int64_t channels = codes.size(0);
+  check_channels(weight_scale, channels, kWho, "weight_scale");
+  check_channels(mean, channels, kWho, "mean");
+  check_channels(var, channels, kWho, "var");
+  const auto float64 = [&](const std::optional<at::Tensor>& tensor, const char* name) {
+    check_channels(*tensor, channels, kWho, name);
+    return tensor->detach().to(at::kDouble);
+  };
+  at::Tensor factor = (var.detach().to(at::kDouble) + eps).rsqrt();
+  if (gamma && gamma->defined()) {
+    factor = factor * float64(gamma, "gamma");
+  }
+  at::Tensor shifted = -mean.detach().to(at::kDouble);
+  if (bias && bias->defined()) {
+    shifted = shifted + float64(bias, "bias");
+  }
+  at::Tensor folded_bias = shifted * factor;
+  if (beta && beta->defined()) {
+    folded_bias = folded_bias + float64(beta, "beta");
+  }
+  TORCH_CHECK_VALUE((factor.isfinite() & folded_bias.isfinite()).all().item<bool>(), kWho,
+                    ": gamma / sqrt(var + eps) or the folded bias is NaN or Inf; the batch norm's "
+                    "parameters or running statistics are broken");
+  const at::Tensor scale = (factor.abs() * weight_scale.to(at::kDouble)).to(at::kFloat);
+  TORCH_CHECK_VALUE(scale.isfinite().all().item<bool>(), kWho,
+                    ": the folded scale is beyond float32");
+  const at::Tensor dead = scale < std::numeric_limits<float>::min();
+  const at::Tensor sign = factor.sign().masked_fill(dead, 0.0).to(at::kChar);
+  return {codes * per_channel(sign, codes), scale.masked_fill(dead, 1.0),
+          folded_bias.to(at::kFloat)};
+}
+
+at::Tensor round_bias(const at::Tensor& bias, const at::Tensor& input_scale,
+                      const at::Tensor& weight_scale) {
+  constexpr const char* kWho = "torchslim::round_bias";
+  TORCH_CHECK_VALUE(input_scale.numel() == 1, kWho, ": input_scale must be one number, got shape ",
+                    input_scale.sizes());
+  check_channels(bias, weight_scale.numel(), kWho, "bias");
+  return RoundBias::apply(bias, input_scale.detach(), weight_scale.detach());
+}
+
+FoldedWeight fit_bias(const FoldedWeight& folded, const at::Tensor& input_scale) {
+  constexpr const char* kWho = "torchslim::fit_bias";
+  constexpr double kLargestBias = 1 << 30;      // the accumulator's other half is for the products
+  constexpr double kZeroChannelBias = 1 << 20;  // float32 holds it exactly, and its inverse too
+  constexpr double kSmallestBias =
+      1.0 / 4096;  // no grid is finer than this, so neither must a bias be
+  check_input_scale(input_scale, kWho);
+  check_channels(folded.scale, folded.codes.size(0), kWho, "scale");
+  check_channels(folded.bias, folded.codes.size(0), kWho, "bias");
+  const at::Tensor bias_in_inputs =
+      folded.bias.to(at::kDouble).abs().clamp_min(kSmallestBias) / input_scale.item<double>();
+  const at::Tensor smallest = (bias_in_inputs / kLargestBias).to(at::kFloat);
+
+  at::Tensor codes = folded.codes;
+  at::Tensor scale = folded.scale;
+  if ((scale < smallest).any().item<bool>()) {
+    const at::Tensor fitted = scale.maximum(smallest);
+    codes = (codes * per_channel(scale / fitted, codes)).round_().to(at::kChar);
+    scale = fitted;
+  }
+  const at::Tensor zero = max_abs_per_channel(codes) == 0;
+  scale = scale.where(zero.logical_not(), (bias_in_inputs / kZeroChannelBias).to(at::kFloat));
+  return {codes, scale, round_bias(folded.bias, input_scale.to(at::kFloat), scale)};
+}
+
+FoldedWeight fold_layer(const at::Tensor& weight, const at::Tensor& bias,
+                        const std::optional<BatchNormTensors>& batch_norm,
+                        const at::Tensor& input_scale) {
+  const QuantizedWeight quantized = quantize_weight(weight);
+  if (batch_norm) {
+    return fit_bias(
+        fold_batch_norm(quantized.codes, quantized.scale, bias, batch_norm->gamma, batch_norm->beta,
+                        batch_norm->mean, batch_norm->var, batch_norm->eps),
+        input_scale);
+  }
+  const at::Tensor b = bias.defined() ? bias.detach() : at::zeros_like(quantized.scale);
+  TORCH_CHECK_VALUE(b.isfinite().all().item<bool>(),
+                    "torchslim::fold_layer: bias holds NaN or Inf");
+  return fit_bias({quantized.codes, quantized.scale, b}, input_scale);
+}
+
+at::Tensor dequantize_weight(const at::Tensor& codes, const at::Tensor& scale) {
+  check_channels(scale, codes.size(0), "torchslim::dequantize_weight", "scale");
+  return codes.to(at::kFloat).mul_(per_channel(scale, codes));
+}
+
+}  // namespace torchslim::quant
