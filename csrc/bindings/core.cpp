@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <torchslim/core/atomic_file.h>
 #include <torchslim/version.h>
 
 #include "bindings/bindings.h"
@@ -16,9 +17,20 @@ std::optional<core::CpuCapability> capability_by_name(const std::optional<std::s
   return *name == "avx2" ? core::CpuCapability::kAvx2 : core::CpuCapability::kPortable;
 }
 
+/// Makes FileError an OSError with its errno, so that Python sees FileNotFoundError,
+/// PermissionError and the like.
+void file_error_to_python(std::exception_ptr pointer) {
+  try {
+    std::rethrow_exception(pointer);
+  } catch (const core::FileError& error) {
+    pybind11::set_error(PyExc_OSError, pybind11::make_tuple(error.code().value(), error.what()));
+  }
+}
+
 }  // namespace
 
 void init_core(pybind11::module_& m) {
+  pybind11::register_local_exception_translator(&file_error_to_python);
   m.def("version", &version);
   m.def("built_with_torch", &built_with_torch);
   m.def("cpu_capability",
