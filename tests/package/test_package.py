@@ -84,9 +84,7 @@ def test_cmake_refuses_another_libtorch_in_one_sentence(clean_venv: Path, tmp_pa
     config.mkdir(parents=True)
     header = tmp_path / "torch/include/torch/headeronly/version.h"
     header.parent.mkdir(parents=True)
-    header.write_text(
-        "#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 9\n#define TORCH_VERSION_PATCH 1\n"
-    )
+    header.write_text("#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 9\n#define TORCH_VERSION_PATCH 1\n")
     (config / "TorchConfig.cmake").write_text(
         "set(TORCH_FOUND TRUE)\nadd_library(torch INTERFACE IMPORTED)\n"
         f'set(TORCH_INSTALL_PREFIX "{tmp_path / "torch"}")\n'
