@@ -3,8 +3,7 @@
 
 PYBIND11_MODULE(_C, m) {
   using namespace torchslim::bindings;
-  m.doc() =
-      "torchslim's C++ functions; the typed Python packages over them are the public interface.";
+  m.doc() = "torchslim's C++ functions; the typed Python packages over them are the public interface.";
   init_core(m);
   init_quant(m);
   init_prune(m);

@@ -3,9 +3,8 @@
 
 #include <torch/csrc/utils/pybind.h>
 
-static_assert(
-    PYBIND11_INTERNALS_VERSION == TORCHSLIM_PYBIND_INTERNALS,
-    "torchslim: another pybind11 than LibTorch's own comes first in the include path; remove it");
+static_assert(PYBIND11_INTERNALS_VERSION == TORCHSLIM_PYBIND_INTERNALS,
+              "torchslim: another pybind11 than LibTorch's own comes first in the include path; remove it");
 
 namespace torchslim::bindings {
 

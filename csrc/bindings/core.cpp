@@ -33,11 +33,9 @@ void init_core(pybind11::module_& m) {
   pybind11::register_local_exception_translator(&file_error_to_python);
   m.def("version", &version);
   m.def("built_with_torch", &built_with_torch);
-  m.def("cpu_capability",
-        [] { return core::cpu_capability() == core::CpuCapability::kAvx2 ? "avx2" : "portable"; });
-  m.def("force_cpu_capability", [](const std::optional<std::string>& name) {
-    core::force_cpu_capability(capability_by_name(name));
-  });
+  m.def("cpu_capability", [] { return core::cpu_capability() == core::CpuCapability::kAvx2 ? "avx2" : "portable"; });
+  m.def("force_cpu_capability",
+        [](const std::optional<std::string>& name) { core::force_cpu_capability(capability_by_name(name)); });
 }
 
 }  // namespace torchslim::bindings

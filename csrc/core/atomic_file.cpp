@@ -15,14 +15,11 @@ namespace {
 
 constexpr size_t kLargestWrite = size_t{1} << 30;  // Linux writes at most 2 GiB at once
 
-std::string cannot_write(const std::string& path) {
-  return "torchslim: cannot write `" + path + "`";
-}
+std::string cannot_write(const std::string& path) { return "torchslim: cannot write `" + path + "`"; }
 
 /// Follows links, so that the file behind a link is replaced and not the link.
 std::string resolved(const std::string& path) {
-  const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr),
-                                                         &std::free);
+  const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr), &std::free);
   return real ? std::string(real.get()) : path;
 }
 
@@ -116,14 +113,11 @@ void AtomicFile::commit() {
   }
   temporary_.clear();
   if (const int error_number = sync_directory(directory_of(path_)); error_number != 0) {
-    throw FileError(error_number,
-                    "torchslim: wrote `" + path_ + "`, but cannot make sure of it on the disk");
+    throw FileError(error_number, "torchslim: wrote `" + path_ + "`, but cannot make sure of it on the disk");
   }
 }
 
-void AtomicFile::fail(int error_number) const {
-  throw FileError(error_number, cannot_write(path_));
-}
+void AtomicFile::fail(int error_number) const { throw FileError(error_number, cannot_write(path_)); }
 
 void AtomicFile::discard() noexcept {
   if (descriptor_ >= 0) {

@@ -31,8 +31,8 @@ CpuCapability default_capability() {
     return cpu_has_avx2() ? CpuCapability::kAvx2 : CpuCapability::kPortable;
   }
   const std::string_view name(value);
-  TORCH_CHECK_VALUE(name == "portable" || name == "avx2", kVariable,
-                    ": expected `portable` or `avx2`, got `", name, "`");
+  TORCH_CHECK_VALUE(name == "portable" || name == "avx2", kVariable, ": expected `portable` or `avx2`, got `", name,
+                    "`");
   return name == "avx2" ? checked(CpuCapability::kAvx2, kVariable) : CpuCapability::kPortable;
 }
 

@@ -21,32 +21,27 @@ at::Tensor per_channel(const at::Tensor& channels, const at::Tensor& like) {
 }
 
 void check_weight(const at::Tensor& weight, const char* who) {
-  TORCH_CHECK_TYPE(weight.scalar_type() == at::kFloat, who, ": weight must be float32, got ",
-                   weight.scalar_type());
+  TORCH_CHECK_TYPE(weight.scalar_type() == at::kFloat, who, ": weight must be float32, got ", weight.scalar_type());
   TORCH_CHECK_VALUE(weight.dim() >= 2 && weight.numel() > 0, who,
-                    ": weight must be (out_channels, ...) and not empty, got shape ",
-                    weight.sizes());
+                    ": weight must be (out_channels, ...) and not empty, got shape ", weight.sizes());
 }
 
 void check_channels(const at::Tensor& tensor, int64_t channels, const char* who, const char* name) {
   TORCH_CHECK_VALUE(tensor.dim() == 1 && tensor.numel() == channels, who, ": ", name,
-                    " must have one value for each of the ", channels,
-                    " output channels, got shape ", tensor.sizes());
+                    " must have one value for each of the ", channels, " output channels, got shape ", tensor.sizes());
 }
 
 void check_input_scale(const at::Tensor& input_scale, const char* who) {
-  TORCH_CHECK_VALUE(input_scale.numel() == 1, who, ": input_scale must be one number, got shape ",
-                    input_scale.sizes());
+  TORCH_CHECK_VALUE(input_scale.numel() == 1, who, ": input_scale must be one number, got shape ", input_scale.sizes());
   const double value = input_scale.item<double>();
-  TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, who,
-                    ": input_scale must be > 0 and finite, got ", value);
+  TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, who, ": input_scale must be > 0 and finite, got ", value);
 }
 
 at::Tensor max_abs_per_channel(const at::Tensor& tensor) { return tensor.abs().flatten(1).amax(1); }
 
 struct RoundBias : torch::autograd::Function<RoundBias> {
-  static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& bias,
-                            const at::Tensor& input_scale, const at::Tensor& weight_scale) {
+  static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& bias, const at::Tensor& input_scale,
+                            const at::Tensor& weight_scale) {
     const at::Tensor grid = input_scale.reshape({}) * weight_scale;
     return (bias * grid.reciprocal()).round_().mul_(grid);
   }
@@ -68,19 +63,16 @@ QuantizedWeight quantize_weight(const at::Tensor& weight) {
   at::Tensor scale = largest / kWeightMax;
   // A scale without a finite inverse is as good as an all-zero channel.
   scale = scale.masked_fill(scale < std::numeric_limits<float>::min(), 1.0);
-  at::Tensor codes =
-      (w * per_channel(scale.reciprocal(), w)).round_().clamp_(-kWeightMax, kWeightMax);
+  at::Tensor codes = (w * per_channel(scale.reciprocal(), w)).round_().clamp_(-kWeightMax, kWeightMax);
   return {codes.to(at::kChar), scale};
 }
 
 FoldedWeight fold_batch_norm(const at::Tensor& codes, const at::Tensor& weight_scale,
-                             const std::optional<at::Tensor>& bias,
-                             const std::optional<at::Tensor>& gamma,
-                             const std::optional<at::Tensor>& beta, const at::Tensor& mean,
-                             const at::Tensor& var, double eps) {
+                             const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& gamma,
+                             const std::optional<at::Tensor>& beta, const at::Tensor& mean, const at::Tensor& var,
+                             double eps) {
   constexpr const char* kWho = "torchslim::fold_batch_norm";
-  TORCH_CHECK_TYPE(codes.scalar_type() == at::kChar, kWho, ": codes must be int8, got ",
-                   codes.scalar_type());
+  TORCH_CHECK_TYPE(codes.scalar_type() == at::kChar, kWho, ": codes must be int8, got ", codes.scalar_type());
   const int64_t channels = codes.size(0);
   check_channels(weight_scale, channels, kWho, "weight_scale");
   check_channels(mean, channels, kWho, "mean");
@@ -105,16 +97,13 @@ FoldedWeight fold_batch_norm(const at::Tensor& codes, const at::Tensor& weight_s
                     ": gamma / sqrt(var + eps) or the folded bias is NaN or Inf; the batch norm's "
                     "parameters or running statistics are broken");
   const at::Tensor scale = (factor.abs() * weight_scale.to(at::kDouble)).to(at::kFloat);
-  TORCH_CHECK_VALUE(scale.isfinite().all().item<bool>(), kWho,
-                    ": the folded scale is beyond float32");
+  TORCH_CHECK_VALUE(scale.isfinite().all().item<bool>(), kWho, ": the folded scale is beyond float32");
   const at::Tensor dead = scale < std::numeric_limits<float>::min();
   const at::Tensor sign = factor.sign().masked_fill(dead, 0.0).to(at::kChar);
-  return {codes * per_channel(sign, codes), scale.masked_fill(dead, 1.0),
-          folded_bias.to(at::kFloat)};
+  return {codes * per_channel(sign, codes), scale.masked_fill(dead, 1.0), folded_bias.to(at::kFloat)};
 }
 
-at::Tensor round_bias(const at::Tensor& bias, const at::Tensor& input_scale,
-                      const at::Tensor& weight_scale) {
+at::Tensor round_bias(const at::Tensor& bias, const at::Tensor& input_scale, const at::Tensor& weight_scale) {
   constexpr const char* kWho = "torchslim::round_bias";
   TORCH_CHECK_VALUE(input_scale.numel() == 1, kWho, ": input_scale must be one number, got shape ",
                     input_scale.sizes());
@@ -126,8 +115,7 @@ FoldedWeight fit_bias(const FoldedWeight& folded, const at::Tensor& input_scale)
   constexpr const char* kWho = "torchslim::fit_bias";
   constexpr double kLargestBias = 1 << 30;      // the accumulator's other half is for the products
   constexpr double kZeroChannelBias = 1 << 20;  // float32 holds it exactly, and its inverse too
-  constexpr double kSmallestBias =
-      1.0 / 4096;  // no grid is finer than this, so neither must a bias be
+  constexpr double kSmallestBias = 1.0 / 4096;  // no grid is finer than this, so neither must a bias be
   check_input_scale(input_scale, kWho);
   check_channels(folded.scale, folded.codes.size(0), kWho, "scale");
   check_channels(folded.bias, folded.codes.size(0), kWho, "bias");
@@ -148,18 +136,15 @@ FoldedWeight fit_bias(const FoldedWeight& folded, const at::Tensor& input_scale)
 }
 
 FoldedWeight fold_layer(const at::Tensor& weight, const at::Tensor& bias,
-                        const std::optional<BatchNormTensors>& batch_norm,
-                        const at::Tensor& input_scale) {
+                        const std::optional<BatchNormTensors>& batch_norm, const at::Tensor& input_scale) {
   const QuantizedWeight quantized = quantize_weight(weight);
   if (batch_norm) {
-    return fit_bias(
-        fold_batch_norm(quantized.codes, quantized.scale, bias, batch_norm->gamma, batch_norm->beta,
-                        batch_norm->mean, batch_norm->var, batch_norm->eps),
-        input_scale);
+    return fit_bias(fold_batch_norm(quantized.codes, quantized.scale, bias, batch_norm->gamma, batch_norm->beta,
+                                    batch_norm->mean, batch_norm->var, batch_norm->eps),
+                    input_scale);
   }
   const at::Tensor b = bias.defined() ? bias.detach() : at::zeros_like(quantized.scale);
-  TORCH_CHECK_VALUE(b.isfinite().all().item<bool>(),
-                    "torchslim::fold_layer: bias holds NaN or Inf");
+  TORCH_CHECK_VALUE(b.isfinite().all().item<bool>(), "torchslim::fold_layer: bias holds NaN or Inf");
   return fit_bias({quantized.codes, quantized.scale, b}, input_scale);
 }
 

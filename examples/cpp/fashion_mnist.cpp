@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fashion_mnist.h"
 
+#include <torch/torch.h>
+
 #include <array>
 #include <fstream>
 #include <vector>
-
-#include <torch/torch.h>
 
 namespace {
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
-#include <string>
-
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
+
+#include <string>
 
 /// Images as bytes (N, 28, 28) and labels (N) as int64.
 struct ImageSet {

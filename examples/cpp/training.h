@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <torch/torch.h>
+
 #include <functional>
 #include <string>
-
-#include <torch/torch.h>
 
 #include "fashion_mnist.h"
 

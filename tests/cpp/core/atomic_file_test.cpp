@@ -60,13 +60,10 @@ ssize_t write(int descriptor, const void* data, size_t size) {
   return ::syscall(SYS_write, descriptor, data, size);
 }
 
-int fsync(int descriptor) {
-  return refused() ? -1 : static_cast<int>(::syscall(SYS_fsync, descriptor));
-}
+int fsync(int descriptor) { return refused() ? -1 : static_cast<int>(::syscall(SYS_fsync, descriptor)); }
 
 int rename(const char* from, const char* to) noexcept {
-  return refused() ? -1
-                   : static_cast<int>(::syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
+  return refused() ? -1 : static_cast<int>(::syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
 }
 }
 #pragma GCC visibility pop
@@ -110,8 +107,7 @@ std::string refusal(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("atomic_file: a new file and a replaced one hold what was written",
-          "[core][atomic_file]") {
+TEST_CASE("atomic_file: a new file and a replaced one hold what was written", "[core][atomic_file]") {
   const Directory directory;
   write_file(directory.file("a"), "old");
   CHECK(content_of(directory.file("a")) == "old");
@@ -126,8 +122,7 @@ TEST_CASE("atomic_file: a new file and a replaced one hold what was written",
   CHECK_THROWS_AS(file.commit(), FileError);
 }
 
-TEST_CASE("atomic_file: whichever call the disk refuses, the old or the new file is whole",
-          "[core][atomic_file]") {
+TEST_CASE("atomic_file: whichever call the disk refuses, the old or the new file is whole", "[core][atomic_file]") {
   const Directory directory;
   const std::string path = directory.file("a");
   // write, fsync, rename, fsync of the directory
@@ -143,8 +138,7 @@ TEST_CASE("atomic_file: whichever call the disk refuses, the old or the new file
   }
 }
 
-TEST_CASE("atomic_file: killed at any call, the old or the new file is whole",
-          "[core][atomic_file]") {
+TEST_CASE("atomic_file: killed at any call, the old or the new file is whole", "[core][atomic_file]") {
   const Directory directory;
   const std::string path = directory.file("a");
   for (int succeeding = 0; succeeding < 4; ++succeeding) {
@@ -163,8 +157,7 @@ TEST_CASE("atomic_file: killed at any call, the old or the new file is whole",
   }
 }
 
-TEST_CASE("atomic_file: a limit on the file's size leaves the old file and no temporary",
-          "[core][atomic_file]") {
+TEST_CASE("atomic_file: a limit on the file's size leaves the old file and no temporary", "[core][atomic_file]") {
   const Directory directory;
   write_file(directory.file("a"), "old");
   const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
@@ -174,16 +167,14 @@ TEST_CASE("atomic_file: a limit on the file's size leaves the old file and no te
   limit.rlim_cur = 1000;
   REQUIRE(::setrlimit(RLIMIT_FSIZE, &limit) == 0);
   // The first write ends short, at the limit; the next one is refused.
-  CHECK_THROWS_WITH(write_file(directory.file("a"), std::string(1500, 'x')),
-                    ContainsSubstring("File too large"));
+  CHECK_THROWS_WITH(write_file(directory.file("a"), std::string(1500, 'x')), ContainsSubstring("File too large"));
   REQUIRE(::setrlimit(RLIMIT_FSIZE, &old_limit) == 0);
   std::signal(SIGXFSZ, old_handler);
   CHECK(content_of(directory.file("a")) == "old");
   CHECK(directory.entries() == 1);
 }
 
-TEST_CASE("atomic_file: a writer that throws half-way leaves the old file and no temporary",
-          "[core][atomic_file]") {
+TEST_CASE("atomic_file: a writer that throws half-way leaves the old file and no temporary", "[core][atomic_file]") {
   const Directory directory;
   write_file(directory.file("a"), "old");
   const auto write_half = [&] {
@@ -196,12 +187,10 @@ TEST_CASE("atomic_file: a writer that throws half-way leaves the old file and no
   CHECK(directory.entries() == 1);
 }
 
-TEST_CASE("atomic_file: what cannot be a file is refused by path and reason",
-          "[core][atomic_file]") {
+TEST_CASE("atomic_file: what cannot be a file is refused by path and reason", "[core][atomic_file]") {
   const Directory directory;
   const std::string missing = directory.file("missing/a");
-  CHECK_THAT(refusal(missing),
-             ContainsSubstring("cannot write `" + missing) && ContainsSubstring("No such file"));
+  CHECK_THAT(refusal(missing), ContainsSubstring("cannot write `" + missing) && ContainsSubstring("No such file"));
   CHECK_THAT(refusal(directory.path.string()), ContainsSubstring("Is a directory"));
   CHECK_THAT(refusal("/dev/null"), ContainsSubstring("Invalid argument"));
 }
@@ -209,8 +198,7 @@ TEST_CASE("atomic_file: what cannot be a file is refused by path and reason",
 TEST_CASE("atomic_file: a directory that may not be written to is refused", "[core][atomic_file]") {
   const Directory directory;
   write_file(directory.file("a"), "old");
-  fs::permissions(directory.path,
-                  fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_exec);
+  fs::permissions(directory.path, fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_exec);
   const pid_t child = ::fork();
   if (child == 0) {
     if (::geteuid() == 0 && ::seteuid(65534) != 0) {  // root may write anywhere, so become nobody
@@ -232,6 +220,5 @@ TEST_CASE("atomic_file: permissions are kept and links followed", "[core][atomic
   write_file(directory.file("link"), "new");
   CHECK(fs::is_symlink(directory.file("link")));
   CHECK(content_of(directory.file("a")) == "new");
-  CHECK(fs::status(directory.file("a")).permissions() ==
-        (fs::perms::owner_read | fs::perms::owner_write));
+  CHECK(fs::status(directory.file("a")).permissions() == (fs::perms::owner_read | fs::perms::owner_write));
 }

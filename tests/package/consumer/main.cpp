@@ -12,8 +12,7 @@ int main() {
       torchslim::models::MobileNetV1Options().in_channels(1).channels({8, 16}).strides({2, 1}));
   torchslim::quant::prepare(*student);
   torch::optim::SGD optimizer(student->parameters(), torch::optim::SGDOptions(0.05).momentum(0.9));
-  torchslim::prune::MagnitudePruner pruner(*student, torchslim::prune::OneShotSchedule(2, 0.5),
-                                           optimizer);
+  torchslim::prune::MagnitudePruner pruner(*student, torchslim::prune::OneShotSchedule(2, 0.5), optimizer);
   torchslim::distill::KDLoss loss_function;
 
   const auto images = torch::rand({16, 1, 28, 28});

@@ -62,15 +62,15 @@ struct TORCHSLIM_API NamedTensor {
 /// One operation with one result. Fields that its kind does not use keep their defaults.
 struct TORCHSLIM_API Node {
   OpKind kind = OpKind::kInput;
-  std::string layer;  // dotted name of the module that ran it ("features.0.conv"; empty at the top)
-  std::vector<int64_t> inputs;  // indices of earlier nodes
-  std::vector<int64_t> shape;   // of the result, for the example input
-  Window window;                // conv2d, pools
-  NamedTensor weight;        // conv2d (O, I/groups, kh, kw), linear (O, I), batch_norm2d gamma (C)
-  NamedTensor bias;          // conv2d, linear (O), batch_norm2d beta (C); may be undefined
-  NamedTensor running_mean;  // batch_norm2d (C)
-  NamedTensor running_var;   // batch_norm2d (C)
-  double eps = 1e-5;         // batch_norm2d
+  std::string layer;                // dotted name of the module that ran it ("features.0.conv"; empty at the top)
+  std::vector<int64_t> inputs;      // indices of earlier nodes
+  std::vector<int64_t> shape;       // of the result, for the example input
+  Window window;                    // conv2d, pools
+  NamedTensor weight;               // conv2d (O, I/groups, kh, kw), linear (O, I), batch_norm2d gamma (C)
+  NamedTensor bias;                 // conv2d, linear (O), batch_norm2d beta (C); may be undefined
+  NamedTensor running_mean;         // batch_norm2d (C)
+  NamedTensor running_var;          // batch_norm2d (C)
+  double eps = 1e-5;                // batch_norm2d
   std::optional<Grid> weight_grid;  // conv2d, linear: the grid that the weight is fake-quantised to
   std::optional<Grid> grid;         // fake_quantize
 };

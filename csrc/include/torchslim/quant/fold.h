@@ -51,9 +51,8 @@ TORCHSLIM_API QuantizedWeight quantize_weight(const at::Tensor& weight);
 TORCHSLIM_API FoldedWeight fold_batch_norm(const at::Tensor& codes, const at::Tensor& weight_scale,
                                            const std::optional<at::Tensor>& bias,
                                            const std::optional<at::Tensor>& gamma,
-                                           const std::optional<at::Tensor>& beta,
-                                           const at::Tensor& mean, const at::Tensor& var,
-                                           double eps);
+                                           const std::optional<at::Tensor>& beta, const at::Tensor& mean,
+                                           const at::Tensor& var, double eps);
 
 /// Rounds `bias` to the accumulator's grid: rint(bias * (1 / s)) * s with s =
 /// input_scale·weight_scale, in float32 (QNNPACK's rule). Gradient: straight-through, identity for
@@ -79,8 +78,7 @@ TORCHSLIM_API FoldedWeight fit_bias(const FoldedWeight& folded, const at::Tensor
 ///   batch_norm   the batch norm after the layer, or empty
 ///   input_scale  one element, float32, > 0
 TORCHSLIM_API FoldedWeight fold_layer(const at::Tensor& weight, const at::Tensor& bias,
-                                      const std::optional<BatchNormTensors>& batch_norm,
-                                      const at::Tensor& input_scale);
+                                      const std::optional<BatchNormTensors>& batch_norm, const at::Tensor& input_scale);
 
 /// Returns `codes * scale` in float32, shape of the codes.
 TORCHSLIM_API at::Tensor dequantize_weight(const at::Tensor& codes, const at::Tensor& scale);
