@@ -35,8 +35,7 @@ class ConvBnAct(nn.Sequential):
         super().__init__()
         if activation not in _ACTIVATIONS:
             raise ValueError(
-                f"torchslim.models.ConvBnAct: activation must be one of {', '.join(_ACTIVATIONS)}, "
-                f"got {activation!r}"
+                f"torchslim.models.ConvBnAct: activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}"
             )
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
@@ -98,9 +97,7 @@ class BasicBlock(nn.Module):
         self.conv1 = ConvBnAct(in_channels, out_channels, 3, stride)
         self.conv2 = ConvBnAct(out_channels, out_channels, 3, activation="none")
         same_shape = stride == 1 and in_channels == out_channels
-        self.shortcut = (
-            None if same_shape else ConvBnAct(in_channels, out_channels, 1, stride, activation="none")
-        )
+        self.shortcut = None if same_shape else ConvBnAct(in_channels, out_channels, 1, stride, activation="none")
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -91,17 +91,13 @@ def resnet(
         ...     stem_stride=2, downsample="pool",
         ... )
     """
-    return ResNet(
-        num_classes, depth, width, in_channels, channels, stem_channels, stem_kernel, stem_stride, downsample
-    )
+    return ResNet(num_classes, depth, width, in_channels, channels, stem_channels, stem_kernel, stem_stride, downsample)
 
 
 def _blocks_per_stage(depth: int, stages: int, downsample: str) -> int:
     """Solves `depth` for the number of blocks a stage, or says which depths there are."""
     if downsample not in ("stride", "pool"):
-        raise ValueError(
-            f"torchslim.models.resnet: downsample must be `stride` or `pool`, got {downsample!r}"
-        )
+        raise ValueError(f"torchslim.models.resnet: downsample must be `stride` or `pool`, got {downsample!r}")
     if stages == 0:
         raise ValueError("torchslim.models.resnet: channels must hold at least one stage")
     other_layers = 2 + (stages if downsample == "pool" else 0)
