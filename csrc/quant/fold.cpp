@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <ATen/TensorOperators.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
 #include <torchslim/quant/fold.h>
 
 #include <cmath>
@@ -39,11 +42,24 @@ void check_input_scale(const at::Tensor& input_scale, const char* who) {
 
 at::Tensor max_abs_per_channel(const at::Tensor& tensor) { return tensor.abs().flatten(1).amax(1); }
 
+/// Below autograd: ATen ops, for every device.
+at::Tensor round_bias_composite(const at::Tensor& bias, const at::Tensor& input_scale, const at::Tensor& weight_scale) {
+  constexpr const char* kWho = "torchslim::round_bias";
+  TORCH_CHECK_VALUE(input_scale.sym_numel() == 1, kWho, ": input_scale must be one number, got shape ",
+                    input_scale.sym_sizes());
+  TORCH_CHECK_VALUE(bias.dim() == 1 && bias.sym_sizes() == weight_scale.sym_sizes(), kWho,
+                    ": bias must have the shape of weight_scale, ", weight_scale.sym_sizes(), ", got ",
+                    bias.sym_sizes());
+  const at::Tensor grid = input_scale.reshape({}) * weight_scale;
+  return (bias * grid.reciprocal()).round_().mul_(grid);
+}
+
+/// Straight-through: the identity for the bias.
 struct RoundBias : torch::autograd::Function<RoundBias> {
   static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& bias, const at::Tensor& input_scale,
                             const at::Tensor& weight_scale) {
-    const at::Tensor grid = input_scale.reshape({}) * weight_scale;
-    return (bias * grid.reciprocal()).round_().mul_(grid);
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return round_bias(bias, input_scale, weight_scale);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
@@ -51,6 +67,10 @@ struct RoundBias : torch::autograd::Function<RoundBias> {
     return {gradients[0], {}, {}};
   }
 };
+
+at::Tensor round_bias_autograd(const at::Tensor& bias, const at::Tensor& input_scale, const at::Tensor& weight_scale) {
+  return RoundBias::apply(bias, input_scale, weight_scale);
+}
 
 }  // namespace
 
@@ -104,11 +124,10 @@ FoldedWeight fold_batch_norm(const at::Tensor& codes, const at::Tensor& weight_s
 }
 
 at::Tensor round_bias(const at::Tensor& bias, const at::Tensor& input_scale, const at::Tensor& weight_scale) {
-  constexpr const char* kWho = "torchslim::round_bias";
-  TORCH_CHECK_VALUE(input_scale.numel() == 1, kWho, ": input_scale must be one number, got shape ",
-                    input_scale.sizes());
-  check_channels(bias, weight_scale.numel(), kWho, "bias");
-  return RoundBias::apply(bias, input_scale.detach(), weight_scale.detach());
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("torchslim::round_bias", "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>();
+  return op.call(bias, input_scale, weight_scale);
 }
 
 FoldedWeight fit_bias(const FoldedWeight& folded, const at::Tensor& input_scale) {
@@ -152,5 +171,13 @@ at::Tensor dequantize_weight(const at::Tensor& codes, const at::Tensor& scale) {
   check_channels(scale, codes.size(0), "torchslim::dequantize_weight", "scale");
   return codes.to(at::kFloat).mul_(per_channel(scale, codes));
 }
+
+TORCH_LIBRARY_FRAGMENT(torchslim, m) {
+  m.def("round_bias(Tensor bias, Tensor input_scale, Tensor weight_scale) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(torchslim, CompositeExplicitAutograd, m) { m.impl("round_bias", round_bias_composite); }
+
+TORCH_LIBRARY_IMPL(torchslim, Autograd, m) { m.impl("round_bias", round_bias_autograd); }
 
 }  // namespace torchslim::quant

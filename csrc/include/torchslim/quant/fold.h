@@ -55,8 +55,8 @@ TORCHSLIM_API FoldedWeight fold_batch_norm(const at::Tensor& codes, const at::Te
                                            const at::Tensor& var, double eps);
 
 /// Rounds `bias` to the accumulator's grid: rint(bias * (1 / s)) * s with s =
-/// input_scale·weight_scale, in float32 (QNNPACK's rule). Gradient: straight-through, identity for
-/// `bias`, none for the scales.
+/// input_scale·weight_scale, in float32 (QNNPACK's rule). Op: torchslim::round_bias. Gradient:
+/// straight-through, identity for `bias`, none for the scales.
 ///   bias          (O) float32
 ///   input_scale   one element, float32, > 0
 ///   weight_scale  (O) float32, > 0
