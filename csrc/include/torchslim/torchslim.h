@@ -2,4 +2,5 @@
 #pragma once
 
 // The whole library; a room's header alone also works.
+#include <torchslim/quant/fake_quantize.h>
 #include <torchslim/version.h>

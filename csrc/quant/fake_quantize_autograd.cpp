@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "quant/fake_quantize_autograd.h"
+
+#include <torch/library.h>
+#include <torchslim/quant/fake_quantize.h>
+
+namespace torchslim::quant {
+namespace detail {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Runs the backward op, and refuses to be differentiated itself.
+struct OnceDifferentiable : torch::autograd::Function<OnceDifferentiable> {
+  static at::Tensor forward(AutogradContext*, const at::Tensor& grad, const at::Tensor& cut,
+                            c10::SymIntArrayRef stride) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return call_backward(grad, cut, stride);
+  }
+
+  static variable_list backward(AutogradContext*, const variable_list&) {
+    TORCH_CHECK(false,
+                "torchslim::fake_quantize: double backward is not supported: a straight-through gradient has "
+                "no second derivative");
+  }
+};
+
+at::Tensor backward_autograd(const at::Tensor& grad, const at::Tensor& cut, c10::SymIntArrayRef stride) {
+  return OnceDifferentiable::apply(grad, cut, stride);
+}
+
+}  // namespace
+
+at::Tensor call_backward(const at::Tensor& grad, const at::Tensor& cut, c10::SymIntArrayRef stride) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("torchslim::_fake_quantize_backward", "")
+                             .typed<decltype(call_backward)>();
+  return op.call(grad, cut, stride);
+}
+
+}  // namespace detail
+
+namespace {
+
+using ValueAndCut = std::tuple<at::Tensor, at::Tensor>;
+
+ValueAndCut call_cut(const at::Tensor& self, double scale, int64_t zero_point, int64_t quant_min, int64_t quant_max) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("torchslim::_fake_quantize_cut", "").typed<decltype(call_cut)>();
+  return op.call(self, scale, zero_point, quant_min, quant_max);
+}
+
+ValueAndCut call_cut_tensors(const at::Tensor& self, const at::Tensor& scale, const at::Tensor& zero_point,
+                             int64_t quant_min, int64_t quant_max, std::optional<int64_t> axis,
+                             std::optional<double> clamp_min, std::optional<double> clamp_max) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("torchslim::_fake_quantize_cut", "tensor_qparams")
+                             .typed<decltype(call_cut_tensors)>();
+  return op.call(self, scale, zero_point, quant_min, quant_max, axis, clamp_min, clamp_max);
+}
+
+// A learned scale needs another gradient: silence would leave it untrained.
+void check_no_grad(const char* op, const at::Tensor& scale) {
+  TORCH_CHECK_VALUE(!(at::GradMode::is_enabled() && scale.requires_grad()), op,
+                    ": scale requires grad, but the clipped straight-through gradient has none for it; detach it");
+}
+
+at::Tensor per_number_autograd(const at::Tensor& self, double scale, int64_t zero_point, int64_t quant_min,
+                               int64_t quant_max) {
+  return detail::straight_through(
+      self, [&](const at::Tensor& x) { return fake_quantize(x, scale, zero_point, quant_min, quant_max); },
+      [&](const at::Tensor& x) { return call_cut(x, scale, zero_point, quant_min, quant_max); });
+}
+
+at::Tensor per_tensor_autograd(const at::Tensor& self, const at::Tensor& scale, const at::Tensor& zero_point,
+                               int64_t quant_min, int64_t quant_max, std::optional<int64_t> axis) {
+  check_no_grad("torchslim::fake_quantize", scale);
+  return detail::straight_through(
+      self, [&](const at::Tensor& x) { return fake_quantize(x, scale, zero_point, quant_min, quant_max, axis); },
+      [&](const at::Tensor& x) {
+        return call_cut_tensors(x, scale, zero_point, quant_min, quant_max, axis, std::nullopt, std::nullopt);
+      });
+}
+
+at::Tensor clamped_autograd(const at::Tensor& self, const at::Tensor& scale, const at::Tensor& zero_point,
+                            int64_t quant_min, int64_t quant_max, std::optional<double> clamp_min,
+                            std::optional<double> clamp_max) {
+  check_no_grad("torchslim::clamp_fake_quantize", scale);
+  return detail::straight_through(
+      self,
+      [&](const at::Tensor& x) {
+        return clamp_fake_quantize(x, scale, zero_point, quant_min, quant_max, clamp_min, clamp_max);
+      },
+      [&](const at::Tensor& x) {
+        return call_cut_tensors(x, scale, zero_point, quant_min, quant_max, std::nullopt, clamp_min, clamp_max);
+      });
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(torchslim, Autograd, m) {
+  m.impl("fake_quantize", TORCH_FN(per_number_autograd));
+  m.impl("fake_quantize.tensor_qparams", TORCH_FN(per_tensor_autograd));
+  m.impl("clamp_fake_quantize", TORCH_FN(clamped_autograd));
+  m.impl("_fake_quantize_backward", TORCH_FN(detail::backward_autograd));
+}
+
+// Under autocast the ops keep their input's type: they compute in float32 anyway.
+TORCH_LIBRARY_IMPL(torchslim, AutocastCPU, m) {
+  m.impl("fake_quantize", torch::CppFunction::makeFallthrough());
+  m.impl("fake_quantize.tensor_qparams", torch::CppFunction::makeFallthrough());
+  m.impl("clamp_fake_quantize", torch::CppFunction::makeFallthrough());
+}
+
+}  // namespace torchslim::quant

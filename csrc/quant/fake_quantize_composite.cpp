@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The fake-quantise ops in terms of ATen, for devices without a kernel of ours: the same bits, more passes.
+#include <ATen/ops/arange.h>
+#include <ATen/ops/bitwise_and.h>
+#include <ATen/ops/bitwise_left_shift.h>
+#include <ATen/ops/bitwise_right_shift.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty_strided.h>
+#include <ATen/ops/full.h>
+
+#include "quant/fake_quantize.h"
+
+namespace torchslim::quant::detail {
+namespace {
+
+// Reading values from another device would wait for it at every call: they are checked where they are on the CPU.
+void check_values(const char* op, const Qparams& qparams) {
+  if (!qparams.scale_tensor.is_cpu() || !qparams.zero_point_tensor.is_cpu()) {
+    return;
+  }
+  const auto scale = qparams.scale_tensor.to(at::kFloat).flatten();
+  const auto zero_point = qparams.zero_point_tensor.to(at::kDouble).flatten();
+  for (int64_t c = 0; c < scale.numel(); ++c) {
+    const auto where = qparams.axis ? " in channel " + std::to_string(c) : std::string();
+    check_scale(op, scale[c].item<float>(), where);
+    check_zero_point(op, zero_point[c].item<double>(), qparams.quant_min, qparams.quant_max, where);
+  }
+}
+
+struct Limits {
+  at::Tensor inverse_scale, scale, low, high;
+};
+
+// The grid as tensors that broadcast against `self`.
+Limits limits_for(const at::Tensor& self, const Qparams& qparams, std::optional<int64_t> axis) {
+  const auto type = self.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto options = self.options().dtype(at::kFloat);
+  auto scale = qparams.scale_tensor.defined() ? qparams.scale_tensor.to(options) : at::full({}, qparams.scale, options);
+  auto zero_point = qparams.scale_tensor.defined() ? qparams.zero_point_tensor.to(options)
+                                                   : at::full({}, qparams.zero_point, options);
+  std::vector<int64_t> shape(axis ? self.dim() : 0, 1);
+  if (axis) {
+    shape[*axis] = -1;
+  }
+  scale = scale.reshape(shape);
+  zero_point = zero_point.reshape(shape);
+  return {scale.reciprocal().to(type), scale.to(type), zero_point.neg().add_(qparams.quant_min).to(type),
+          zero_point.neg().add_(qparams.quant_max).to(type)};
+}
+
+// Packs booleans, in the order in which they lie in memory, into bits, lowest first.
+at::Tensor pack(const at::Tensor& flags) {
+  const int64_t n = flags.numel();
+  const auto bits = at::constant_pad_nd(flags.as_strided({n}, {1}).to(at::kByte), {0, (8 - n % 8) % 8});
+  const auto place = at::arange(8, bits.options());
+  return at::bitwise_left_shift(bits.reshape({-1, 8}), place).sum(1, false, at::kByte);
+}
+
+at::Tensor unpack(const at::Tensor& bits, int64_t n) {
+  const auto place = at::arange(8, bits.options());
+  return at::bitwise_and(at::bitwise_right_shift(bits.unsqueeze(1), place), 1).flatten().slice(0, 0, n);
+}
+
+}  // namespace
+
+Quantized forward_composite(const char* op, const at::Tensor& self, const Qparams& qparams, bool with_cut) {
+  const auto axis = check_qparams(op, self, qparams);
+  if (qparams.scale_tensor.defined()) {
+    check_values(op, qparams);
+  }
+  const auto [inverse_scale, scale, low, high] = limits_for(self, qparams, axis);
+  auto x = at::empty_like(self, self.options().dtype(scale.scalar_type())).copy_(self);
+  auto clamped = x;
+  if (qparams.clamp_min) {
+    clamped = clamped.clamp_min(static_cast<float>(*qparams.clamp_min));
+  }
+  if (qparams.clamp_max) {
+    clamped = clamped.clamp_max(static_cast<float>(*qparams.clamp_max));
+  }
+  const auto steps = clamped.mul(inverse_scale).round_().add_(0.0);
+  auto values = steps.clamp(low, high).mul_(scale);
+  if (!axis) {
+    values = values.to(at::kFloat);  // for float64 too, as ATen does without channels
+  }
+  Quantized result{at::empty_like(self).copy_(values), {}};
+  if (with_cut) {
+    auto passes = steps.ge(low).logical_and_(steps.le(high));
+    if (qparams.clamp_min) {
+      passes.logical_and_(x.gt(static_cast<float>(*qparams.clamp_min)));
+    }
+    if (qparams.clamp_max) {
+      passes.logical_and_(x.lt(static_cast<float>(*qparams.clamp_max)));
+    }
+    result.cut = pack(at::empty_like(self, self.options().dtype(at::kBool)).copy_(passes.logical_not_()));
+  }
+  return result;
+}
+
+at::Tensor backward_composite(const at::Tensor& grad, const at::Tensor& cut, c10::SymIntArrayRef stride) {
+  auto result = at::empty_strided(grad.sizes(), C10_AS_INTARRAYREF_SLOW(stride), grad.options()).copy_(grad);
+  result.as_strided({result.numel()}, {1}).mul_(unpack(cut, grad.numel()).bitwise_xor_(1));
+  return result;
+}
+
+}  // namespace torchslim::quant::detail

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "quant/fake_quantize_kernel.h"
+
+#include <ATen/cpu/vec/vec.h>
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+
+#include "core/rounding.h"
+
+namespace torchslim::CPU_CAPABILITY {
+namespace {
+
+// The maths runs in float, for double in double. A block is the least number of elements that fills whole vectors.
+template <typename T>
+using Acc = std::conditional_t<std::is_same_v<T, double>, double, float>;
+template <typename T>
+using Vec = at::vec::Vectorized<Acc<T>>;
+template <typename T>
+constexpr int kVectors = sizeof(T) == 2 ? 2 : 1;
+template <typename T>
+constexpr int64_t kBlock = kVectors<T> * Vec<T>::size();
+template <typename T>
+using Grid = core::StepGrid<T>;
+
+template <typename T>
+struct Block {
+  Vec<T> part[kVectors<T>];
+
+  explicit Block(const T* from) {
+    if constexpr (kVectors<T> == 1) {
+      part[0] = Vec<T>::loadu(from);
+    } else {
+      std::tie(part[0], part[1]) = at::vec::convert_to_float(at::vec::Vectorized<T>::loadu(from));
+    }
+  }
+
+  void store(T* to) const {
+    if constexpr (kVectors<T> == 1) {
+      part[0].store(to);
+    } else {
+      at::vec::convert_from_float<T>(part[0], part[1]).store(to);
+    }
+  }
+};
+
+// Appends bits to a byte array, lowest bit first.
+class BitWriter {
+ public:
+  explicit BitWriter(uint8_t* to) : to_(to) {}
+
+  void push(uint32_t bits, int count) {
+    pending_ |= uint64_t{bits} << count_;
+    count_ += count;
+    if (count_ >= 32) {
+      std::memcpy(to_, &pending_, 4);
+      to_ += 4;
+      pending_ >>= 32;
+      count_ -= 32;
+    }
+  }
+
+  void flush() { std::memcpy(to_, &pending_, (count_ + 7) / 8); }
+
+ private:
+  uint8_t* to_;
+  uint64_t pending_ = 0;
+  int count_ = 0;
+};
+
+// Stands in for BitWriter where no gradient is wanted.
+struct NoBits {
+  void push(uint32_t, int) {}
+  void flush() {}
+};
+
+// One grid for all elements of a run.
+template <typename T>
+struct SameGrid {
+  Grid<Vec<T>> lanes;
+  Grid<Acc<T>> single;
+
+  SameGrid(const quant::ChannelGrids& grids, int64_t channel)
+      : single{grids.inverse_scale[channel], grids.scale[channel], grids.low[channel], grids.high[channel]} {
+    lanes = {Vec<T>(single.inverse_scale), Vec<T>(single.scale), Vec<T>(single.low), Vec<T>(single.high)};
+  }
+
+  const Grid<Vec<T>>& vector(int64_t) const { return lanes; }
+  const Grid<Acc<T>>& scalar(int64_t) const { return single; }
+};
+
+// Neighbouring elements are neighbouring channels, the first of them `first`.
+template <typename T>
+struct NeighbourGrids {
+  const quant::ChannelGrids& grids;
+  int64_t first;
+
+  static Vec<T> load(const float* from) {
+    if constexpr (std::is_same_v<T, double>) {
+      double wide[Vec<T>::size()];
+      std::copy(from, from + Vec<T>::size(), wide);
+      return Vec<T>::loadu(wide);
+    } else {
+      return Vec<T>::loadu(from);
+    }
+  }
+
+  Grid<Vec<T>> vector(int64_t i) const {
+    const int64_t c = first + i;
+    return {load(grids.inverse_scale + c), load(grids.scale + c), load(grids.low + c), load(grids.high + c)};
+  }
+  Grid<Acc<T>> scalar(int64_t i) const {
+    const int64_t c = first + i;
+    return {grids.inverse_scale[c], grids.scale[c], grids.low[c], grids.high[c]};
+  }
+};
+
+template <typename T>
+struct PassInterval {
+  T above, below;
+};
+
+// The rule for one vector: returns the value, pushes the cut bits. NaN compares false, so its gradient is cut.
+template <typename V, typename Bits>
+TORCHSLIM_INLINE V quantize_lanes(const V& x, const Grid<V>& grid, const PassInterval<V>& pass, Bits& bits) {
+  const V steps = core::steps_from_zero(x, grid);
+  if constexpr (!std::is_same_v<Bits, NoBits>) {
+    const V passes = (steps >= grid.low) & (steps <= grid.high) & (x > pass.above) & (x < pass.below);
+    bits.push(static_cast<uint32_t>(passes.zero_mask()), V::size());
+  }
+  return core::value_at(steps, grid);
+}
+
+// The same rule for one element.
+template <typename A, typename Bits>
+TORCHSLIM_INLINE A quantize_one(A x, const Grid<A>& grid, const PassInterval<A>& pass, Bits& bits) {
+  const A steps = core::steps_from_zero(x, grid);
+  const bool passes = steps >= grid.low && steps <= grid.high && x > pass.above && x < pass.below;
+  bits.push(!passes, 1);
+  return core::value_at(steps, grid);
+}
+
+// Rounds float64 values to float32 and back.
+TORCHSLIM_INLINE double through_float(double value) { return static_cast<float>(value); }
+TORCHSLIM_INLINE at::vec::Vectorized<double> through_float(const at::vec::Vectorized<double>& value) {
+#ifdef CPU_CAPABILITY_AVX2
+  return _mm256_cvtps_pd(_mm256_cvtpd_ps(value));
+#else
+  double lanes[at::vec::Vectorized<double>::size()];
+  value.store(lanes);
+  for (double& lane : lanes) {
+    lane = through_float(lane);
+  }
+  return at::vec::Vectorized<double>::loadu(lanes);
+#endif
+}
+
+// Returns the value that is stored.
+template <typename T, typename V>
+TORCHSLIM_INLINE V stored(const V& value, const quant::ChannelGrids& grids) {
+  if constexpr (std::is_same_v<T, double>) {
+    return grids.float_values ? through_float(value) : value;
+  } else {
+    return value;
+  }
+}
+
+template <typename T, typename Grids, typename Bits>
+void quantize_run(const T* x, T* y, int64_t n, const Grids& grids, const quant::ChannelGrids& all, Bits& bits) {
+  const PassInterval<Acc<T>> pass{all.pass_above, all.pass_below};
+  const PassInterval<Vec<T>> lanes_pass{Vec<T>(pass.above), Vec<T>(pass.below)};
+  int64_t i = 0;
+  for (; i + kBlock<T> <= n; i += kBlock<T>) {
+    Block<T> block(x + i);
+    for (int k = 0; k < kVectors<T>; ++k) {
+      const auto value = quantize_lanes(block.part[k], grids.vector(i + k * Vec<T>::size()), lanes_pass, bits);
+      block.part[k] = stored<T>(value, all);
+    }
+    block.store(y + i);
+  }
+  for (; i < n; ++i) {
+    const auto value = quantize_one(static_cast<Acc<T>>(x[i]), grids.scalar(i), pass, bits);
+    y[i] = static_cast<T>(stored<T>(value, all));
+  }
+}
+
+// Walks [begin, end) in runs: elements of one channel, or (inner = 1) one element of each channel.
+template <typename T, typename Bits>
+void quantize_runs(const T* x, T* y, int64_t begin, int64_t end, const quant::ChannelGrids& grids, Bits bits) {
+  const bool neighbours = grids.inner == 1 && grids.channels > 1;
+  const int64_t row = neighbours ? grids.channels : grids.inner;
+  for (int64_t i = begin; i < end;) {
+    const int64_t offset = i % row;
+    const int64_t run = std::min(row - offset, end - i);
+    if (neighbours) {
+      quantize_run(x + i, y + i, run, NeighbourGrids<T>{grids, offset}, grids, bits);
+    } else {
+      quantize_run(x + i, y + i, run, SameGrid<T>(grids, i / row % grids.channels), grids, bits);
+    }
+    i += run;
+  }
+  bits.flush();
+}
+
+// Returns 1 in lane i where bit i is 0, and 0 where it is 1.
+template <typename V>
+TORCHSLIM_INLINE V kept_lanes(uint32_t cut_bits) {
+#ifdef CPU_CAPABILITY_AVX2
+  if constexpr (V::size() == 8) {
+    const __m256i lane_bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i cut = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(cut_bits)), lane_bit);
+    return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(cut, lane_bit)), _mm256_set1_ps(1.0f));
+  } else {
+    const __m256i lane_bit = _mm256_setr_epi64x(1, 2, 4, 8);
+    const __m256i cut = _mm256_and_si256(_mm256_set1_epi64x(cut_bits), lane_bit);
+    return _mm256_andnot_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(cut, lane_bit)), _mm256_set1_pd(1.0));
+  }
+#else
+  typename V::value_type lanes[V::size()];
+  for (int i = 0; i < V::size(); ++i) {
+    lanes[i] = cut_bits >> i & 1 ? 0 : 1;
+  }
+  return V::loadu(lanes);
+#endif
+}
+
+// Keeps the smallest and largest of what it saw; a NaN stays in both.
+template <typename V>
+struct Extremes {
+  V min, max;
+
+  TORCHSLIM_INLINE void see(const V& value) {
+    min = at::vec::minimum(min, value);
+    max = at::vec::maximum(max, value);
+  }
+};
+
+template <typename A>
+void see_one(A value, A* min, A* max) {
+  *min = value != value || value < *min ? value : *min;
+  *max = value != value || value > *max ? value : *max;
+}
+
+}  // namespace
+
+template <typename T>
+void fake_quantize_span(const T* x, T* y, uint8_t* cut, int64_t begin, int64_t end, const quant::ChannelGrids& grids) {
+  if (cut == nullptr) {
+    quantize_runs(x, y, begin, end, grids, NoBits());
+  } else {
+    quantize_runs(x, y, begin, end, grids, BitWriter(cut + begin / 8));
+  }
+}
+
+template <typename T>
+void cut_gradient_span(const T* dy, const uint8_t* cut, T* dx, int64_t begin, int64_t end) {
+  int64_t i = begin;
+  for (; i + kBlock<T> <= end; i += kBlock<T>) {
+    Block<T> block(dy + i);
+    for (int k = 0; k < kVectors<T>; ++k) {
+      const int64_t first = i + k * Vec<T>::size();
+      block.part[k] = block.part[k] * kept_lanes<Vec<T>>(cut[first / 8] >> (first % 8));
+    }
+    block.store(dx + i);
+  }
+  for (; i < end; ++i) {
+    const Acc<T> kept = cut[i / 8] >> (i % 8) & 1 ? 0 : 1;
+    dx[i] = static_cast<T>(static_cast<Acc<T>>(dy[i]) * kept);
+  }
+}
+
+template <typename T>
+void range_span(const T* x, int64_t n, float* min, float* max) {
+  using A = Acc<T>;
+  constexpr int kWays = 4;  // independent chains hide the latency of min and max
+  A low = static_cast<A>(x[0]);
+  A high = low;
+  int64_t i = 0;
+  if (n >= kWays * kBlock<T>) {
+    Extremes<Vec<T>> ways[kWays];
+    for (auto& way : ways) {
+      way = {Vec<T>(low), Vec<T>(low)};
+    }
+    for (; i + kWays * kBlock<T> <= n; i += kWays * kBlock<T>) {
+      for (int way = 0; way < kWays; ++way) {
+        const Block<T> block(x + i + way * kBlock<T>);
+        for (const auto& part : block.part) {
+          ways[way].see(part);
+        }
+      }
+    }
+    for (const auto& way : ways) {
+      A lanes[2][Vec<T>::size()];
+      way.min.store(lanes[0]);
+      way.max.store(lanes[1]);
+      for (const auto& values : lanes) {
+        for (const A value : values) {
+          see_one(value, &low, &high);
+        }
+      }
+    }
+  }
+  for (; i < n; ++i) {
+    see_one(static_cast<A>(x[i]), &low, &high);
+  }
+  *min = static_cast<float>(low);
+  *max = static_cast<float>(high);
+}
+
+#define TORCHSLIM_INSTANTIATE(T)                                                                          \
+  template void fake_quantize_span(const T*, T*, uint8_t*, int64_t, int64_t, const quant::ChannelGrids&); \
+  template void cut_gradient_span(const T*, const uint8_t*, T*, int64_t, int64_t);                        \
+  template void range_span(const T*, int64_t, float*, float*);
+TORCHSLIM_INSTANTIATE(float)
+TORCHSLIM_INSTANTIATE(double)
+TORCHSLIM_INSTANTIATE(c10::BFloat16)
+TORCHSLIM_INSTANTIATE(c10::Half)
+#undef TORCHSLIM_INSTANTIATE
+
+}  // namespace torchslim::CPU_CAPABILITY
