@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/adaptive_avg_pool2d.h>
+#include <ATen/ops/add.h>
+#include <ATen/ops/avg_pool2d.h>
+#include <ATen/ops/batch_norm.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/max_pool2d.h>
+#include <ATen/ops/relu.h>
+#include <torchslim/graph/interpret.h>
+
+#include "graph/fake_quantize.h"
+
+namespace torchslim::graph {
+
+at::Tensor fake_quantized(const at::Tensor& x, const std::optional<Grid>& grid) {
+  if (!grid) {
+    return x;
+  }
+  using Op =
+      at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t, std::optional<int64_t>);
+  // By name: this room knows the op, not the room that implements it.
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("torchslim::fake_quantize", "tensor_qparams").typed<Op>();
+  return op.call(x, grid->scale, grid->zero_point, grid->quant_min, grid->quant_max, grid->axis);
+}
+
+namespace {
+
+at::Tensor run_node(const Node& node, const at::Tensor& x, const at::Tensor& other) {
+  const Window& window = node.window;
+  switch (node.kind) {
+    case OpKind::kInput:
+      break;
+    case OpKind::kConv2d:
+      return at::conv2d(x, fake_quantized(node.weight.value, node.weight_grid), node.bias.value, window.stride,
+                        window.padding, window.dilation, window.groups);
+    case OpKind::kLinear:
+      return at::linear(x, fake_quantized(node.weight.value, node.weight_grid), node.bias.value);
+    case OpKind::kBatchNorm2d:
+      return at::batch_norm(x, node.weight.value, node.bias.value, node.running_mean.value, node.running_var.value,
+                            /*training=*/false, /*momentum=*/0, node.eps,
+                            /*cudnn_enabled=*/true);
+    case OpKind::kRelu:
+      return at::relu(x);
+    case OpKind::kRelu6:
+      return at::clamp(x, 0, 6);
+    case OpKind::kAdd:
+      return at::add(x, other);
+    case OpKind::kMaxPool2d:
+      return at::max_pool2d(x, window.kernel, window.stride, window.padding, window.dilation, window.ceil_mode);
+    case OpKind::kAvgPool2d:
+      return at::avg_pool2d(x, window.kernel, window.stride, window.padding, window.ceil_mode,
+                            window.count_include_pad);
+    case OpKind::kGlobalAvgPool:
+      return at::adaptive_avg_pool2d(x, {1, 1});
+    case OpKind::kFlatten:
+      return x.flatten(1);
+    case OpKind::kFakeQuantize:
+      return fake_quantized(x, node.grid);
+  }
+  TORCH_CHECK_VALUE(false, "torchslim::graph::run_float: a node of kind ", to_string(node.kind), " cannot stand here");
+}
+
+}  // namespace
+
+at::Tensor run_float(const Graph& graph, const at::Tensor& input) {
+  TORCH_CHECK_VALUE(!graph.nodes.empty(), "torchslim::graph::run_float: the graph has no nodes");
+  const at::IntArrayRef expected(graph.nodes[0].shape);
+  TORCH_CHECK_VALUE(input.dim() == static_cast<int64_t>(expected.size()) && input.sizes().slice(1) == expected.slice(1),
+                    "torchslim::graph::run_float: expected an input (N, ...) as captured with ", expected, ", got ",
+                    input.sizes());
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> values(graph.nodes.size());
+  std::vector<size_t> last_use(graph.nodes.size());
+  for (size_t i = 1; i < graph.nodes.size(); ++i) {
+    for (const int64_t index : graph.nodes[i].inputs) {
+      last_use[index] = i;
+    }
+  }
+  values[0] = input;
+  for (size_t i = 1; i < graph.nodes.size(); ++i) {
+    const Node& node = graph.nodes[i];
+    const at::Tensor& x = values.at(node.inputs.at(0));
+    const at::Tensor& other = node.inputs.size() > 1 ? values.at(node.inputs[1]) : x;
+    values[i] = run_node(node, x, other);
+    for (const int64_t index : node.inputs) {
+      if (last_use[index] == i) {
+        values[index].reset();
+      }
+    }
+  }
+  return values.back();
+}
+
+}  // namespace torchslim::graph
