@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,11 @@ from torch.nn import functional
 from torchslim import _C
 from torchslim.quant.observers import MinMaxObserver, MovingAverageObserver, Observer, as_observer
 
-_ops = torch.ops.torchslim
+_is_tracing: Callable[[], bool] = torch.jit._trace.is_tracing
+_fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.fake_quantize.tensor_qparams
+_clamp_fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.clamp_fake_quantize.default
+_observe_fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.observe_fake_quantize.default
+_observe_channels: Callable[..., None] = torch.ops.torchslim.observe_channels.default
 
 #: What `activation` clamps to: (clamp_min, clamp_max).
 _CLAMPS: dict[str, tuple[float | None, float | None]] = {
@@ -26,8 +30,8 @@ _CLAMPS: dict[str, tuple[float | None, float | None]] = {
 class FakeQuantize(nn.Module):
     """Fake-quantises what passes through: y = fake_quantize(activation(x)).
 
-    In training mode it observes the range first and moves its grid, in the same two passes over memory; `eval()` freezes
-    the grid. Under `torch.jit.trace` it is the plain activation and one `torchslim::fake_quantize` node.
+    In training mode it observes the range first and moves its grid, in the same two passes over memory; `eval()`
+    freezes the grid. Under `torch.jit.trace` it is the plain activation and one `torchslim::fake_quantize` node.
 
     Buffers, with torch.ao's names: `min_val`, `max_val`, `scale`, `zero_point` of shape () or, with an axis, (channels)
     from the first forward on; `observer_enabled`, `fake_quant_enabled`, uint8 of shape (1).
@@ -67,6 +71,7 @@ class FakeQuantize(nn.Module):
         *,
         activation: str = "none",
     ) -> None:
+        """Checks the arguments, then starts with nothing seen: scale 1, zero point 0."""
         super().__init__()
         if not 2 <= bits <= 16:
             raise ValueError(f"FakeQuantize: bits must be in [2, 16], got {bits}")
@@ -96,7 +101,7 @@ class FakeQuantize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the fake-quantised activation of `x`: any shape, float32, float64, bfloat16 or float16."""
-        if torch.jit.is_tracing():
+        if _is_tracing():
             return self._quantized(self._activated(x)) if self._flags[1] else self._activated(x)
         observes, rounds = self._read_flags()
         if self.training and observes:
@@ -208,16 +213,21 @@ class FakeQuantize(nn.Module):
         self.scale = self.scale.new_ones(shape)
         self.zero_point = self.zero_point.new_zeros(shape)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Tensor],
+        prefix: str,
+        local_metadata: dict[str, object],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         """Takes the shape that the file has, since channels are counted at the first forward only."""
         loaded = state_dict.get(f"{prefix}scale")
-        if self.axis is not None and isinstance(loaded, Tensor) and loaded.shape != self.scale.shape:
+        if self.axis is not None and loaded is not None and loaded.shape != self.scale.shape:
             self._resize(loaded.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
         self._read_flags()
-
-
-_fake_quantize = _ops.fake_quantize.tensor_qparams
-_clamp_fake_quantize = _ops.clamp_fake_quantize.default
-_observe_fake_quantize = _ops.observe_fake_quantize.default
-_observe_channels = _ops.observe_channels.default

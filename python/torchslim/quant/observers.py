@@ -20,6 +20,7 @@ class MovingAverageObserver:
     averaging_constant: float = 0.01
 
     def __post_init__(self) -> None:
+        """Checks the constant."""
         if not 0 < self.averaging_constant <= 1:
             raise ValueError(
                 f"MovingAverageObserver: averaging_constant must be in (0, 1], got {self.averaging_constant}"

@@ -14,7 +14,8 @@ def choose_qparams(
     """Returns (scale, zero_point) of the grid that holds [min_val, max_val], widened to hold 0.
 
     Asymmetric: scale = (max − min) / (quant_max − quant_min), zero_point = quant_min − rint(min / scale), clamped.
-    Symmetric: zero_point z in the middle (0 for signed grids), scale = max(−min, max) / min(z − quant_min, quant_max − z).
+    Symmetric: zero_point z in the middle (0 for signed grids),
+    scale = max(−min, max) / min(z − quant_min, quant_max − z).
     The scale is at least 2^-12.
 
     Args:
