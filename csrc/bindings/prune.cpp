@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "prune/layer_names.h"
 
 namespace torchslim::bindings {
 namespace {
@@ -31,6 +32,7 @@ void init_prune(pybind11::module_& parent) {
   m.def("polynomial_schedule", &prune::polynomial_schedule);
   m.def("constant_schedule", &prune::constant_schedule);
   m.def("one_shot_schedule", &prune::one_shot_schedule);
+  m.def("select_layers", &prune::detail::select_layers);
   m.def(
       "magnitude_masks",
       [](const Tensors& tensors, double sparsity, const std::string& scope, const Strings& names) {

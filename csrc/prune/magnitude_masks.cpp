@@ -238,7 +238,7 @@ template <typename Bits>
 void write_masks_among_zeros(const std::vector<Weight>& weights, at::TensorList previous, int64_t quota) {
   for (size_t i = 0; i < weights.size(); ++i) {
     const auto values = weights[i].values.contiguous();
-    auto mask = previous[i].contiguous().clone();
+    auto mask = previous[i].to(at::kCPU).contiguous().clone();
     const auto span = span_of<Bits>({values, mask});
     for (int64_t j = 0; j < span.n; ++j) {
       if (span.keep[j] && quota > 0 && detail::key_of(span.x[j]) == 0) {

@@ -3,6 +3,7 @@
 
 from torchslim.prune.apply_masks import apply_masks_
 from torchslim.prune.magnitude_masks import magnitude_masks
+from torchslim.prune.magnitude_pruner import MagnitudePruner
 from torchslim.prune.schedule import (
     ConstantSchedule,
     OneShotSchedule,
@@ -14,6 +15,7 @@ from torchslim.prune.schedule import (
 
 __all__ = [
     "ConstantSchedule",
+    "MagnitudePruner",
     "OneShotSchedule",
     "PolynomialSchedule",
     "apply_masks_",

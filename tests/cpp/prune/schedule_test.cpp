@@ -10,8 +10,8 @@ using namespace torchslim::prune;
 TEST_CASE("polynomial_schedule: both ends are exact and the middle is cubic", "[prune][schedule]") {
   CHECK(polynomial_schedule(99, 100, 110, 0.2, 0.8) == 0.2);
   CHECK(polynomial_schedule(100, 100, 110, 0.2, 0.8) == 0.2);
-  CHECK(polynomial_schedule(102, 100, 110, 0.2, 0.8) == Approx(0.4928));
-  CHECK(polynomial_schedule(105, 100, 110, 0.2, 0.8) == Approx(0.725));
+  CHECK(std::abs(polynomial_schedule(102, 100, 110, 0.2, 0.8) - 0.4928) < 1e-12);
+  CHECK(std::abs(polynomial_schedule(105, 100, 110, 0.2, 0.8) - 0.725) < 1e-12);
   CHECK(polynomial_schedule(110, 100, 110, 0.2, 0.8) == 0.8);
   CHECK(polynomial_schedule(5, 5, 5, 0.2, 0.8) == 0.8);
 }
