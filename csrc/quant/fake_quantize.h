@@ -52,6 +52,8 @@ void check_scale(const char* op, double scale, const std::string& where = "");
 /// Throws unless `zero_point` is a whole number in [quant_min, quant_max].
 void check_zero_point(const char* op, double zero_point, int64_t quant_min, int64_t quant_max,
                       const std::string& where = "");
+/// Returns `axis` counted from 0. Throws unless it names one of `dims` dimensions.
+int64_t check_axis(const char* op, int64_t axis, int64_t dims);
 /// Checks all that can be checked without reading tensor data, and numbers. Returns the channel dimension, not negative.
 std::optional<int64_t> check_qparams(const char* op, const at::Tensor& self, const Qparams& qparams);
 

@@ -63,6 +63,12 @@ void check_zero_point(const char* op, double zero_point, int64_t quant_min, int6
                     zero_point, where);
 }
 
+int64_t check_axis(const char* op, int64_t axis, int64_t dims) {
+  TORCH_CHECK_VALUE(axis >= -dims && axis < dims, op, ": axis must be in [", -dims, ", ", dims - 1,
+                    "] for a tensor of ", dims, " dimensions, got ", axis);
+  return axis < 0 ? axis + dims : axis;
+}
+
 std::optional<int64_t> check_qparams(const char* op, const at::Tensor& self, const Qparams& qparams) {
   check_input(op, self);
   check_range(op, qparams.quant_min, qparams.quant_max);
@@ -79,14 +85,10 @@ std::optional<int64_t> check_qparams(const char* op, const at::Tensor& self, con
     check_shapes(op, qparams, {});
     return std::nullopt;
   }
-  const int64_t axis = *qparams.axis;
-  const int64_t dims = self.dim();
-  TORCH_CHECK_VALUE(axis >= -dims && axis < dims, op, ": axis must be in [", -dims, ", ", dims - 1,
-                    "] for a tensor of ", dims, " dimensions, got ", axis);
-  const int64_t channel_axis = axis < 0 ? axis + dims : axis;
-  const c10::SymInt channels = self.sym_size(channel_axis);
+  const int64_t axis = check_axis(op, *qparams.axis, self.dim());
+  const c10::SymInt channels = self.sym_size(axis);
   check_shapes(op, qparams, channels);
-  return channel_axis;
+  return axis;
 }
 
 }  // namespace torchslim::quant::detail

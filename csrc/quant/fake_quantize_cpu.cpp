@@ -12,6 +12,7 @@
 #include "core/rounding.h"
 #include "quant/fake_quantize.h"
 #include "quant/fake_quantize_kernel.h"
+#include "quant/observer.h"
 
 namespace torchslim::quant::detail {
 namespace {
@@ -148,6 +149,26 @@ Quantized forward_cpu(const char* op, const at::Tensor& self, const Qparams& qpa
     });
   });
   return result;
+}
+
+Range range_cpu(const at::Tensor& x) {
+  const int64_t n = x.numel();
+  const auto source = x.is_non_overlapping_and_dense() ? x : x.contiguous();
+  c10::SmallVector<Range, 64> ranges((n + kChunk - 1) / kChunk);
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, x.scalar_type(), "range", [&] {
+    const scalar_t* data = source.const_data_ptr<scalar_t>();
+    for_each_chunk(n, [&](int64_t begin, int64_t end) {
+      float low, high;
+      TORCHSLIM_CALL_KERNEL(range_span<scalar_t>, data + begin, end - begin, &low, &high);
+      ranges[begin / kChunk] = {low, high};
+    });
+  });
+  Range all = ranges.front();
+  for (const auto& range : ranges) {
+    all.min = range.min < all.min || range.min != range.min ? range.min : all.min;
+    all.max = range.max > all.max || range.max != range.max ? range.max : all.max;
+  }
+  return {all.min + 0.0, all.max + 0.0};  // +0 for -0: which of them comes first depends on the chunks
 }
 
 at::Tensor backward_cpu(const at::Tensor& grad, const at::Tensor& cut, c10::SymIntArrayRef stride) {

@@ -3,4 +3,7 @@
 
 // The whole library; a room's header alone also works.
 #include <torchslim/quant/fake_quantize.h>
+#include <torchslim/quant/fake_quantize_module.h>
+#include <torchslim/quant/observe_fake_quantize.h>
+#include <torchslim/quant/qparams.h>
 #include <torchslim/version.h>

@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+_per_number: Callable[..., Tensor] = torch.ops.torchslim.fake_quantize.default
+_per_tensor: Callable[..., Tensor] = torch.ops.torchslim.fake_quantize.tensor_qparams
 
 
 def fake_quantize(
@@ -41,7 +46,7 @@ def fake_quantize(
         tensor([0.0000, 0.3000, 9.0000])
     """
     if isinstance(scale, Tensor) or isinstance(zero_point, Tensor):
-        return _ops.fake_quantize.tensor_qparams(
+        return _per_tensor(
             x, _as_tensor(scale, torch.float32), _as_tensor(zero_point, None), quant_min, quant_max, axis
         )
     if axis is not None:
@@ -51,10 +56,7 @@ def fake_quantize(
         )
     if not isinstance(zero_point, int):
         raise ValueError(f"torchslim::fake_quantize: zero_point must be a whole number, got {zero_point}")
-    return _ops.fake_quantize.default(x, scale, zero_point, quant_min, quant_max)
-
-
-_ops = torch.ops.torchslim
+    return _per_number(x, scale, zero_point, quant_min, quant_max)
 
 
 def _as_tensor(value: float | Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torchslim/api.h>
+
+#include <cstdint>
+
+namespace torchslim::quant {
+
+/// The smallest scale that `choose_qparams` gives: below it, runtimes' fixed-point multipliers lose bits.
+constexpr double kMinScale = 1.0 / 4096;
+
+/// One grid, in numbers.
+struct TORCHSLIM_API GridNumbers {
+  float scale = 1.0f;
+  int32_t zero_point = 0;
+};
+
+/// One grid, or one for each channel.
+struct TORCHSLIM_API GridTensors {
+  at::Tensor scale;       // float32
+  at::Tensor zero_point;  // int32, the same shape
+};
+
+/// Returns the grid that holds [min_val, max_val], widened to hold 0, so that 0 is a grid point.
+/// Asymmetric: scale = (max − min) / (quant_max − quant_min), zero_point = quant_min − rint(min / scale), clamped.
+/// Symmetric: zero_point z in the middle (0 for signed grids), scale = max(−min, max) / min(z − quant_min, quant_max − z).
+/// The scale is at least 2^-12.
+/// Throws c10::ValueError if min_val > max_val, one is not finite, or quant_min ≥ quant_max. No gradient.
+TORCHSLIM_API GridNumbers choose_qparams(double min_val, double max_val, int64_t quant_min, int64_t quant_max,
+                                         bool symmetric);
+
+/// The same for each element of `min_val` and `max_val`, which have one shape; it is the result's.
+TORCHSLIM_API GridTensors choose_qparams(const at::Tensor& min_val, const at::Tensor& max_val, int64_t quant_min,
+                                         int64_t quant_max, bool symmetric);
+
+/// Returns the symmetric grid [-127, 127] of each output channel of a weight: scale = max|w| / 127, or 1 for a channel
+/// that is all zero (or too small for a normal float32 scale); zero_point = 0. A pure function of the weights.
+///   weight  (O, ...) float32, float64, bfloat16 or float16
+/// Returns tensors of shape (O). Throws c10::ValueError on NaN or infinity, naming the channel. No gradient.
+TORCHSLIM_API GridTensors weight_qparams(const at::Tensor& weight);
+
+}  // namespace torchslim::quant

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The quantiser that prepared models hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from torchslim import _C
+from torchslim.quant.observers import MinMaxObserver, MovingAverageObserver, Observer, as_observer
+
+_is_tracing: Callable[[], bool] = torch.jit._trace.is_tracing
+_fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.fake_quantize.tensor_qparams
+_clamp_fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.clamp_fake_quantize.default
+_observe_fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.observe_fake_quantize.default
+_observe_channels: Callable[..., None] = torch.ops.torchslim.observe_channels.default
+
+#: What `activation` clamps to: (clamp_min, clamp_max).
+_CLAMPS: dict[str, tuple[float | None, float | None]] = {
+    "none": (None, None),
+    "relu": (0.0, None),
+    "relu6": (0.0, 6.0),
+}
+
+
+class FakeQuantize(nn.Module):
+    """Fake-quantises what passes through: y = fake_quantize(activation(x)).
+
+    In training mode it observes the range first and moves its grid, in the same two passes over memory; `eval()`
+    freezes the grid. Under `torch.jit.trace` it is the plain activation and one `torchslim::fake_quantize` node.
+
+    Buffers, with torch.ao's names: `min_val`, `max_val`, `scale`, `zero_point` of shape () or, with an axis, (channels)
+    from the first forward on; `observer_enabled`, `fake_quant_enabled`, uint8 of shape (1).
+
+    Args:
+        observer: "moving_average", "min_max", or a `MovingAverageObserver` or `MinMaxObserver`.
+        bits: width of the integers, 2 to 16. The grid is [-2^(bits-1), 2^(bits-1) - 1].
+        symmetric: the zero point is 0 and the grid loses its lowest code, as for weights.
+        axis: the channel dimension, to have one grid for each channel; None: one grid.
+        activation: "none", "relu" or "relu6": applied first, at no cost. Needs `axis=None`.
+
+    Raises:
+        ValueError: an argument is none of these, or (in forward) the input holds NaN or infinity; the state is then
+            unchanged.
+
+    Example:
+        >>> quantiser = FakeQuantize(activation="relu")
+        >>> quantiser(torch.tensor([-1.0, 0.1, 2.55]))
+        tensor([0.0000, 0.1000, 2.5500])
+        >>> quantiser.scale, quantiser.zero_point
+        (tensor(0.0100), tensor(-128, dtype=torch.int32))
+    """
+
+    min_val: Tensor
+    max_val: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    observer_enabled: Tensor
+    fake_quant_enabled: Tensor
+
+    def __init__(
+        self,
+        observer: str | Observer = "moving_average",
+        bits: int = 8,
+        symmetric: bool = False,
+        axis: int | None = None,
+        *,
+        activation: str = "none",
+    ) -> None:
+        """Checks the arguments, then starts with nothing seen: scale 1, zero point 0."""
+        super().__init__()
+        if not 2 <= bits <= 16:
+            raise ValueError(f"FakeQuantize: bits must be in [2, 16], got {bits}")
+        if activation not in _CLAMPS:
+            raise ValueError(f"FakeQuantize: activation must be one of {', '.join(_CLAMPS)}, got {activation!r}")
+        if activation != "none" and axis is not None:
+            raise ValueError(
+                f"FakeQuantize: activation {activation!r} needs one grid for the tensor, got axis {axis}; "
+                "apply the activation before the quantiser"
+            )
+        self.observer = as_observer(observer)
+        self.bits = bits
+        self.symmetric = symmetric
+        self.axis = axis
+        self.activation = activation
+        self.quant_max = 2 ** (bits - 1) - 1
+        self.quant_min = -self.quant_max - (0 if symmetric else 1)
+        shape = () if axis is None else (0,)
+        self.register_buffer("min_val", torch.full(shape, math.inf))
+        self.register_buffer("max_val", torch.full(shape, -math.inf))
+        self.register_buffer("scale", torch.ones(shape))
+        self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
+        self.register_buffer("observer_enabled", torch.ones(1, dtype=torch.uint8))
+        self.register_buffer("fake_quant_enabled", torch.ones(1, dtype=torch.uint8))
+        # What the two flags say, as Python knows it: a compiled or traced forward cannot branch on a tensor.
+        self._flags = (True, True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the fake-quantised activation of `x`: any shape, float32, float64, bfloat16 or float16."""
+        if _is_tracing():
+            return self._quantized(self._activated(x)) if self._flags[1] else self._activated(x)
+        observes, rounds = self._read_flags()
+        if self.training and observes:
+            if self.axis is not None:
+                self._observe_channels(x)
+            elif rounds:
+                return self._observed(x)
+            else:
+                self._observed(x.detach())
+        if not rounds:
+            return self._activated(x)
+        if self.activation == "none":
+            return self._quantized(x)
+        return _clamp_fake_quantize(
+            x, self.scale, self.zero_point, self.quant_min, self.quant_max, *_CLAMPS[self.activation]
+        )
+
+    def enable_observer(self, enabled: bool = True) -> FakeQuantize:
+        """Lets training forwards move the range."""
+        self.observer_enabled.fill_(int(enabled))
+        self._read_flags()
+        return self
+
+    def disable_observer(self) -> FakeQuantize:
+        """Keeps the range as it is."""
+        return self.enable_observer(False)
+
+    def enable_fake_quant(self, enabled: bool = True) -> FakeQuantize:
+        """Lets forwards round."""
+        self.fake_quant_enabled.fill_(int(enabled))
+        self._read_flags()
+        return self
+
+    def disable_fake_quant(self) -> FakeQuantize:
+        """Makes forwards apply the activation alone; the range is still observed in training mode."""
+        return self.enable_fake_quant(False)
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:
+        """Returns (scale, zero_point) as they follow from `min_val` and `max_val`.
+
+        Raises:
+            ValueError: nothing has been observed yet.
+        """
+        scale, zero_point = _C.quant.choose_qparams(
+            self.min_val, self.max_val, self.quant_min, self.quant_max, self.symmetric
+        )
+        return scale, zero_point
+
+    def extra_repr(self) -> str:
+        """The arguments, for `print(model)`."""
+        axis = "" if self.axis is None else f", axis={self.axis}"
+        return (
+            f"observer={self.observer}, bits={self.bits}, symmetric={self.symmetric}{axis}, "
+            f"activation={self.activation!r}"
+        )
+
+    def _read_flags(self) -> tuple[bool, bool]:
+        if not torch.compiler.is_compiling():
+            self._flags = (bool(self.observer_enabled.item()), bool(self.fake_quant_enabled.item()))
+        return self._flags
+
+    def _activated(self, x: Tensor) -> Tensor:
+        if self.activation == "none":
+            return x
+        return torch.relu(x) if self.activation == "relu" else functional.relu6(x)
+
+    def _quantized(self, x: Tensor) -> Tensor:
+        return _fake_quantize(x, self.scale, self.zero_point, self.quant_min, self.quant_max, self.axis)
+
+    def _averaging_constant(self) -> float:
+        return self.observer.averaging_constant if isinstance(self.observer, MovingAverageObserver) else 1.0
+
+    def _observed(self, x: Tensor) -> Tensor:
+        return _observe_fake_quantize(
+            x,
+            self.min_val,
+            self.max_val,
+            self.scale,
+            self.zero_point,
+            self._averaging_constant(),
+            self.quant_min,
+            self.quant_max,
+            self.symmetric,
+            *_CLAMPS[self.activation],
+            isinstance(self.observer, MinMaxObserver),
+        )
+
+    def _observe_channels(self, x: Tensor) -> None:
+        assert self.axis is not None
+        if self.min_val.numel() == 0 and -x.dim() <= self.axis < x.dim():
+            self._resize(torch.Size([x.shape[self.axis]]))
+        _observe_channels(
+            x,
+            self.min_val,
+            self.max_val,
+            self.scale,
+            self.zero_point,
+            self.axis,
+            self._averaging_constant(),
+            self.quant_min,
+            self.quant_max,
+            self.symmetric,
+            isinstance(self.observer, MinMaxObserver),
+        )
+
+    def _resize(self, shape: torch.Size) -> None:
+        self.min_val = self.min_val.new_full(shape, math.inf)
+        self.max_val = self.max_val.new_full(shape, -math.inf)
+        self.scale = self.scale.new_ones(shape)
+        self.zero_point = self.zero_point.new_zeros(shape)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Tensor],
+        prefix: str,
+        local_metadata: dict[str, object],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Takes the shape that the file has, since channels are counted at the first forward only."""
+        loaded = state_dict.get(f"{prefix}scale")
+        if self.axis is not None and loaded is not None and loaded.shape != self.scale.shape:
+            self._resize(loaded.shape)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        self._read_flags()
