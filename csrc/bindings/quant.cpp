@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <torchslim/quant/fold.h>
 #include <torchslim/quant/qparams.h>
+
+#include <optional>
+#include <tuple>
+#include <utility>
 
 #include "bindings/bindings.h"
 
@@ -15,12 +20,51 @@ Pair choose_qparams(const at::Tensor& min_val, const at::Tensor& max_val, int64_
   return as_pair(quant::choose_qparams(min_val, max_val, quant_min, quant_max, symmetric));
 }
 
+using OptionalTensor = std::optional<at::Tensor>;
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> as_tuple(const quant::FoldedWeight& folded) {
+  return {folded.codes, folded.scale, folded.bias};
+}
+
+void init_fold(pybind11::module_& m) {
+  m.def("quantize_weight", [](const at::Tensor& weight) {
+    const quant::QuantizedWeight quantized = quant::quantize_weight(weight);
+    return std::make_tuple(quantized.codes, quantized.scale);
+  });
+  m.def("fold_batch_norm", [](const at::Tensor& codes, const at::Tensor& weight_scale, const OptionalTensor& bias,
+                              const OptionalTensor& gamma, const OptionalTensor& beta, const at::Tensor& mean,
+                              const at::Tensor& var, double eps) {
+    return as_tuple(quant::fold_batch_norm(codes, weight_scale, bias, gamma, beta, mean, var, eps));
+  });
+  m.def("fit_bias",
+        [](const at::Tensor& codes, const at::Tensor& scale, const at::Tensor& bias, const at::Tensor& input_scale) {
+          return as_tuple(quant::fit_bias({codes, scale, bias}, input_scale));
+        });
+  m.def(
+      "fold_layer",
+      [](const at::Tensor& weight, const OptionalTensor& bias, const at::Tensor& input_scale,
+         const OptionalTensor& gamma, const OptionalTensor& beta, const OptionalTensor& mean, const OptionalTensor& var,
+         double eps) {
+        std::optional<quant::BatchNormTensors> batch_norm;
+        if (mean) {
+          batch_norm = quant::BatchNormTensors{gamma.value_or(at::Tensor()), beta.value_or(at::Tensor()), *mean,
+                                               var.value(), eps};
+        }
+        return as_tuple(quant::fold_layer(weight, bias.value_or(at::Tensor()), batch_norm, input_scale));
+      },
+      pybind11::arg("weight"), pybind11::arg("bias"), pybind11::arg("input_scale"),
+      pybind11::arg("gamma") = pybind11::none(), pybind11::arg("beta") = pybind11::none(),
+      pybind11::arg("mean") = pybind11::none(), pybind11::arg("var") = pybind11::none(), pybind11::arg("eps") = 0.0);
+  m.def("dequantize_weight", &quant::dequantize_weight);
+}
+
 }  // namespace
 
 void init_quant(pybind11::module_& m) {
   auto room = m.def_submodule("quant");
   room.def("choose_qparams", choose_qparams);
   room.def("weight_qparams", [](const at::Tensor& weight) { return as_pair(quant::weight_qparams(weight)); });
+  init_fold(room);
 }
 
 }  // namespace torchslim::bindings

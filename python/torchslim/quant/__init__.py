@@ -3,14 +3,34 @@
 
 from torchslim.quant.fake_quantize import fake_quantize
 from torchslim.quant.fake_quantize_module import FakeQuantize
+from torchslim.quant.layers import QuantConv2d, QuantLinear, SharedFakeQuantize
 from torchslim.quant.observers import MinMaxObserver, MovingAverageObserver
+from torchslim.quant.prepare import prepare
+from torchslim.quant.prepared_model import (
+    PreparedModel,
+    disable_fake_quant,
+    disable_observer,
+    enable_fake_quant,
+    enable_observer,
+    freeze_batch_norm,
+)
 from torchslim.quant.qparams import choose_qparams, weight_qparams
 
 __all__ = [
     "FakeQuantize",
     "MinMaxObserver",
     "MovingAverageObserver",
+    "PreparedModel",
+    "QuantConv2d",
+    "QuantLinear",
+    "SharedFakeQuantize",
     "choose_qparams",
+    "disable_fake_quant",
+    "disable_observer",
+    "enable_fake_quant",
+    "enable_observer",
     "fake_quantize",
+    "freeze_batch_norm",
+    "prepare",
     "weight_qparams",
 ]

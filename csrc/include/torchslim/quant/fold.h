@@ -14,8 +14,7 @@ struct TORCHSLIM_API QuantizedWeight {
   at::Tensor scale;  // float32 (O), > 0
 };
 
-/// A convolution or linear layer as integers; the result is `codes * scale` applied to the input,
-/// plus `bias`.
+/// A convolution or linear layer as integers; the result is `codes * scale` applied to the input, plus `bias`.
 struct TORCHSLIM_API FoldedWeight {
   at::Tensor codes;  // int8, shape of the weight, in [-127, 127]
   at::Tensor scale;  // float32 (O), > 0
@@ -31,16 +30,13 @@ struct TORCHSLIM_API BatchNormTensors {
   double eps = 1e-5;
 };
 
-/// Rounds `weight` to int8, symmetric per output channel: scale = max|w| / 127 (1 for an all-zero
-/// channel).
+/// Rounds `weight` to int8, symmetric per output channel: scale = max|w| / 127 (1 for an all-zero channel).
 ///   weight  (O, ...) float32
-/// Rounds as fake_quantize does, so `codes * scale` has its bits. Throws c10::ValueError on NaN or
-/// Inf.
+/// Rounds as fake_quantize does, so `codes * scale` has its bits. Throws c10::ValueError on NaN or Inf.
 TORCHSLIM_API QuantizedWeight quantize_weight(const at::Tensor& weight);
 
-/// Folds a batch norm into the integers of the layer before it, without touching how they were
-/// rounded: with f = gamma / sqrt(var + eps), codes·sign(f), scale·|f| and beta + (bias - mean)·f.
-/// Computed in float64.
+/// Folds a batch norm into the integers of the layer before it, without touching how they were rounded:
+/// with f = gamma / sqrt(var + eps), codes·sign(f), scale·|f| and beta + (bias - mean)·f. Computed in float64.
 ///   codes         (O, ...) int8, of `quantize_weight`
 ///   weight_scale  (O) float32, of `quantize_weight`
 ///   bias          (O) float32, or empty: 0
@@ -54,25 +50,22 @@ TORCHSLIM_API FoldedWeight fold_batch_norm(const at::Tensor& codes, const at::Te
                                            const std::optional<at::Tensor>& beta, const at::Tensor& mean,
                                            const at::Tensor& var, double eps);
 
-/// Rounds `bias` to the accumulator's grid: rint(bias * (1 / s)) * s with s =
-/// input_scale·weight_scale, in float32 (QNNPACK's rule). Op: torchslim::round_bias. Gradient:
-/// straight-through, identity for `bias`, none for the scales.
+/// Rounds `bias` to the accumulator's grid: rint(bias * (1 / s)) * s with s = input_scale·weight_scale, in float32
+/// (QNNPACK's rule). Gradient: straight-through, identity for `bias`, none for the scales. Op: torchslim::round_bias.
 ///   bias          (O) float32
 ///   input_scale   one element, float32, > 0
 ///   weight_scale  (O) float32, > 0
 TORCHSLIM_API at::Tensor round_bias(const at::Tensor& bias, const at::Tensor& input_scale,
                                     const at::Tensor& weight_scale);
 
-/// Makes `folded` fit the int32 accumulator and rounds its bias to it (`round_bias`). Two kinds of
-/// channel change: an all-zero channel, whose scale is free, gets one that holds its bias to 20
-/// bits; a channel whose scale is so small that the bias would pass 2^30 steps is rounded again to
-/// the smallest scale that holds it.
+/// Makes `folded` fit the int32 accumulator and rounds its bias to it (`round_bias`). Two kinds of channel change:
+/// an all-zero channel, whose scale is free, gets one that holds its bias to 20 bits; a channel whose scale is so
+/// small that the bias would pass 2^30 steps is rounded again to the smallest scale that holds it.
 ///   input_scale   one element, float32, > 0: the scale of the layer's input
 TORCHSLIM_API FoldedWeight fit_bias(const FoldedWeight& folded, const at::Tensor& input_scale);
 
-/// Returns the integers that a trained layer runs with: `quantize_weight`, `fold_batch_norm` (if
-/// there is one), then `fit_bias`. The prepared model's eval forward and lowering both call this,
-/// so that what trained is what ships.
+/// Returns the integers that a trained layer runs with: `quantize_weight`, `fold_batch_norm` (if there is one), then
+/// `fit_bias`. The prepared model's eval forward and lowering both call this, so that what trained is what ships.
 ///   weight       (O, ...) float32
 ///   bias         (O) float32, or undefined: 0
 ///   batch_norm   the batch norm after the layer, or empty
