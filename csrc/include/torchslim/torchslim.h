@@ -2,6 +2,7 @@
 #pragma once
 
 // The whole library; a room's header alone also works.
+#include <torchslim/distill/kd_loss.h>
 #include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/fake_quantize_module.h>
 #include <torchslim/quant/observe_fake_quantize.h>

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/basic_ops.h>
+
+#include <string>
+
+namespace torchslim::core {
+
+/// Returns the gradient an autograd function's backward is about to return, so that differentiating it again is refused
+/// by name. Without this a gradient that was not made by differentiable ops would silently count as a constant.
+///   gradient  with respect to the function's first tensor
+///   op        the name users know, "torchslim::x"
+inline at::Tensor once_differentiable(const at::Tensor& gradient, const std::string& op) {
+  if (!at::GradMode::is_enabled() || !gradient.defined()) {
+    return gradient;
+  }
+  at::Tensor result = gradient.detach();
+  const auto current = torch::autograd::get_current_node();
+  auto refusal = c10::make_intrusive<torch::autograd::Error>(
+      op + ": the gradient cannot be differentiated again (once-differentiable)",
+      torch::autograd::edge_list{current ? current->next_edge(0) : torch::autograd::Edge()});
+  torch::autograd::create_gradient_edge(result, std::move(refusal));
+  return result;
+}
+
+}  // namespace torchslim::core
