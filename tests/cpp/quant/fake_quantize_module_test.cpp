@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <torchslim/quant/fake_quantize.h>
+#include <torchslim/quant/fake_quantize_module.h>
+
+#include <limits>
+#include <sstream>
+
+#include <torch/csrc/jit/frontend/tracer.h>
+#include "cpp/catch.hpp"
+
+using torchslim::quant::FakeQuantize;
+using torchslim::quant::FakeQuantizeImpl;
+using torchslim::quant::FakeQuantizeOptions;
+
+namespace {
+
+at::Tensor on_its_grid(const FakeQuantize& module, const at::Tensor& x) {
+  return torchslim::quant::fake_quantize(x, module->scale, module->zero_point, module->quant_min(), module->quant_max(),
+                                         module->options.axis());
+}
+
+}  // namespace
+
+TEST_CASE("FakeQuantize: training moves the grid, eval freezes it", "[quant][FakeQuantize]") {
+  FakeQuantize module(FakeQuantizeOptions().activation("relu"));
+  const auto x = at::randn({4, 100});
+  const auto y = module->forward(x);
+  CHECK(at::equal(y, on_its_grid(module, x.relu())));
+  CHECK(module->max_val.item<float>() == x.max().item<float>());
+  const auto scale = module->scale.clone();
+  module->eval();
+  module->forward(x * 10);
+  CHECK(at::equal(module->scale, scale));
+  module->train();
+  module->disable_observer();
+  module->forward(x * 10);
+  CHECK(at::equal(module->scale, scale));
+  module->enable_observer();
+  module->forward(x * 10);
+  CHECK(module->scale.item<float>() > scale.item<float>());
+  CHECK(at::equal(module->calculate_qparams().scale, module->scale));
+}
+
+TEST_CASE("FakeQuantize: without fake-quantise it observes and passes the activation", "[quant][FakeQuantize]") {
+  FakeQuantize module(FakeQuantizeOptions().activation("relu6"));
+  module->disable_fake_quant();
+  const auto x = at::randn({100}).requires_grad_();
+  const auto y = module->forward(x);
+  CHECK(at::equal(y, at::relu6(x)));
+  CHECK(y.requires_grad());
+  CHECK(module->max_val.item<float>() == at::relu6(x).max().item<float>());
+}
+
+TEST_CASE("FakeQuantize: one grid for each channel", "[quant][FakeQuantize]") {
+  FakeQuantize module(FakeQuantizeOptions().axis(0).symmetric(true));
+  const auto weight = at::randn({3, 8});
+  const auto y = module->forward(weight);
+  CHECK(module->scale.sizes() == at::IntArrayRef({3}));
+  CHECK(at::equal(y, on_its_grid(module, weight)));
+  CHECK(at::equal(module->scale, torchslim::quant::weight_qparams(weight).scale));
+}
+
+TEST_CASE("FakeQuantize: saved, loaded and cloned state", "[quant][FakeQuantize]") {
+  const auto axis = GENERATE(std::optional<int64_t>(), std::optional<int64_t>(1));
+  const auto options = FakeQuantizeOptions().axis(axis);
+  FakeQuantize module(options);
+  const auto x = at::randn({3, 8});
+  module->forward(x);
+  module->eval();
+  std::stringstream stream;
+  torch::save(module, stream);
+  FakeQuantize loaded(options);
+  torch::load(loaded, stream);
+  loaded->eval();
+  CHECK(at::equal(loaded->forward(x), module->forward(x)));
+  CHECK(at::equal(loaded->named_buffers()["scale"], module->scale));
+  const auto twin = std::dynamic_pointer_cast<FakeQuantizeImpl>(module->clone());
+  CHECK(at::equal(twin->forward(x), module->forward(x)));
+  twin->train();
+  twin->forward(x * 10);
+  CHECK_FALSE(at::equal(twin->scale, module->scale));
+}
+
+TEST_CASE("FakeQuantize: a trace holds the activation and one node that reads the buffers", "[quant][FakeQuantize]") {
+  FakeQuantize module(FakeQuantizeOptions().activation("relu"));
+  module->forward(at::randn({10}));
+  const auto traced = torch::jit::tracer::trace(
+      {at::randn({4})},
+      [&](torch::jit::Stack inputs) -> torch::jit::Stack { return {module->forward(inputs[0].toTensor())}; },
+      [](const at::Tensor&) { return ""; });
+  std::vector<std::string> kinds;
+  for (const auto* node : traced.first->graph->nodes()) {
+    if (!node->kind().is_prim()) {
+      kinds.push_back(node->kind().toQualString());
+    }
+  }
+  CHECK(kinds == std::vector<std::string>{"aten::relu", "torchslim::fake_quantize"});
+}
+
+TEST_CASE("FakeQuantize: bad options are refused", "[quant][FakeQuantize]") {
+  CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().observer("median")), ContainsSubstring("got `median`"));
+  CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().bits(17)), ContainsSubstring("bits must be in [2, 16], got 17"));
+  CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().activation("gelu")), ContainsSubstring("got `gelu`"));
+  CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().activation("relu").axis(1)), ContainsSubstring("axis 1"));
+  CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().averaging_constant(0)), ContainsSubstring("(0, 1], got 0"));
+  CHECK_THROWS_AS(FakeQuantize()->calculate_qparams(), c10::ValueError);
+}

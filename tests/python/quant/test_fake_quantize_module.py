@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import copy
+import io
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import torchslim as ts
+from torchslim.quant import FakeQuantize, MinMaxObserver, MovingAverageObserver
+
+ACTIVATIONS = {"none": nn.Identity(), "relu": nn.ReLU(), "relu6": nn.ReLU6()}
+
+
+def trained(x: Tensor, **options: Any) -> FakeQuantize:
+    quantiser = FakeQuantize(**options)
+    quantiser(x)
+    return quantiser
+
+
+def state_of(quantiser: FakeQuantize) -> list[Tensor]:
+    return [tensor.clone() for tensor in quantiser.state_dict().values()]
+
+
+def assert_same_state(one: list[Tensor], other: list[Tensor]) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_training_and_eval_round_the_activation_on_the_grid(activation: str) -> None:
+    x = (torch.randn(2, 3, 8, 8) * 4).requires_grad_()
+    quantiser = trained(x.detach(), activation=activation)
+    for mode in (True, False):
+        y = quantiser.train(mode)(x)
+        expected = ts.quant.fake_quantize(
+            ACTIVATIONS[activation](x), quantiser.scale, quantiser.zero_point, quantiser.quant_min, quantiser.quant_max
+        )
+        assert torch.equal(y, expected)
+        assert torch.equal(*(torch.autograd.grad(value.sum(), x)[0] for value in (y, expected)))
+
+
+def test_only_training_moves_the_range() -> None:
+    quantiser = trained(torch.randn(100))
+    before = state_of(quantiser)
+    quantiser.eval()(torch.randn(100) * 10)
+    assert_same_state(state_of(quantiser), before)
+    quantiser.train().disable_observer()(torch.randn(100) * 10)
+    assert_same_state(state_of(quantiser)[:4], before[:4])
+    quantiser.enable_observer()(torch.randn(100) * 10)
+    assert quantiser.max_val > before[1]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_without_fake_quant_it_observes_and_passes_the_activation(activation: str) -> None:
+    x = torch.randn(100, requires_grad=True)
+    quantiser = FakeQuantize(activation=activation).disable_fake_quant()
+    y = quantiser(x)
+    assert torch.equal(y, ACTIVATIONS[activation](x)) and y.requires_grad
+    assert quantiser.max_val == ACTIVATIONS[activation](x).max()
+    assert torch.equal(quantiser.eval()(x), y)
+    assert not torch.equal(quantiser.enable_fake_quant()(x), y)
+
+
+@pytest.mark.parametrize(
+    ("observer", "expected"),
+    [
+        ("moving_average", (-1.0, 1.01)),
+        (MovingAverageObserver(0.5), (-1.0, 1.5)),
+        ("min_max", (-1.0, 2.0)),
+        (MinMaxObserver(), (-1.0, 2.0)),
+    ],
+)
+def test_the_observer_moves_the_range(observer: Any, expected: tuple[float, float]) -> None:
+    quantiser = FakeQuantize(observer)
+    for x in ([-1.0, 1.0], [-1.0, 2.0]):
+        quantiser(torch.tensor(x))
+    torch.testing.assert_close((quantiser.min_val.item(), quantiser.max_val.item()), expected)
+    scale, zero_point = quantiser.calculate_qparams()
+    assert torch.equal(scale, quantiser.scale) and torch.equal(zero_point, quantiser.zero_point)
+
+
+@pytest.mark.parametrize(
+    ("options", "grid"),
+    [
+        ({}, (-128, 127)),
+        ({"symmetric": True}, (-127, 127)),
+        ({"bits": 4}, (-8, 7)),
+        ({"bits": 2, "symmetric": True}, (-1, 1)),
+    ],
+)
+def test_bits_and_symmetry_give_the_grid(options: Any, grid: tuple[int, int]) -> None:
+    quantiser = trained(torch.tensor([-1.0, 3.0]), **options)
+    assert (quantiser.quant_min, quantiser.quant_max) == grid
+    if "symmetric" in options:
+        assert quantiser.zero_point == 0 and quantiser.scale == torch.tensor(3.0) / grid[1]
+
+
+@pytest.mark.parametrize("observer", ["moving_average", "min_max"])
+def test_with_an_axis_each_channel_has_its_grid(observer: str) -> None:
+    weight = torch.randn(4, 3, 2, 2, requires_grad=True)
+    quantiser = FakeQuantize(observer, axis=0, symmetric=True)
+    y = quantiser(weight)
+    scale, zero_point = ts.quant.weight_qparams(weight)
+    assert torch.equal(quantiser.scale, scale)
+    assert torch.equal(y, ts.quant.fake_quantize(weight, scale, zero_point, -127, 127, axis=0))
+    assert torch.equal(quantiser.eval()(weight), y)
+
+
+def test_state_dict_carries_everything() -> None:
+    for options, x in [({}, torch.randn(50)), ({"axis": 1}, torch.randn(3, 7))]:
+        quantiser = trained(x, **options).disable_observer()
+        loaded = FakeQuantize(**options)
+        loaded.load_state_dict(quantiser.state_dict())
+        assert_same_state(state_of(loaded), state_of(quantiser))
+        before = state_of(loaded)
+        assert torch.equal(loaded(x), quantiser(x))
+        assert_same_state(state_of(loaded), before)  # the observer is off here too
+        buffer = io.BytesIO()
+        torch.save(quantiser.state_dict(), buffer)
+        buffer.seek(0)
+        assigned = FakeQuantize(**options)
+        assigned.load_state_dict(torch.load(buffer, weights_only=True), assign=True)
+        assert torch.equal(assigned.eval()(x), quantiser.eval()(x))
+
+
+def test_flags_written_in_place_count() -> None:
+    quantiser = trained(torch.randn(50))
+    before = state_of(quantiser)
+    quantiser.observer_enabled.zero_()
+    quantiser(torch.randn(50) * 9)
+    assert_same_state(state_of(quantiser)[:4], before[:4])
+
+
+def test_copies_are_independent() -> None:
+    quantiser = trained(torch.randn(50))
+    twin = copy.deepcopy(quantiser)
+    before = state_of(twin)
+    quantiser(torch.randn(50) * 10)
+    assert_same_state(state_of(twin), before)
+
+
+def test_what_is_not_finite_is_refused_and_changes_nothing() -> None:
+    quantiser = trained(torch.randn(50))
+    before = state_of(quantiser)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        quantiser(torch.tensor([0.0, math.nan]))
+    assert_same_state(state_of(quantiser), before)
+
+
+def test_nothing_observed_has_no_qparams() -> None:
+    with pytest.raises(ValueError, match="no range has been observed yet"):
+        FakeQuantize().calculate_qparams()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"observer": "median"}, ValueError, "observer must be one of moving_average, min_max, got 'median'"),
+        ({"observer": 3}, TypeError, "observer must be a name or an observer, got 3"),
+        ({"bits": 1}, ValueError, r"bits must be in \[2, 16\], got 1"),
+        ({"activation": "gelu"}, ValueError, "activation must be one of none, relu, relu6, got 'gelu'"),
+        ({"activation": "relu", "axis": 0}, ValueError, "activation 'relu' needs one grid for the tensor, got axis 0"),
+    ],
+)
+def test_bad_options_are_refused(options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"FakeQuantize: {message}"):
+        FakeQuantize(**options)
+
+
+def test_bad_averaging_constant_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"averaging_constant must be in \(0, 1\], got 0"):
+        MovingAverageObserver(0)
+
+
+@pytest.mark.parametrize("options", [{}, {"activation": "relu6"}, {"axis": 1}])
+def test_compiles_whole_and_trains_the_same(options: Any) -> None:
+    batches = [torch.randn(4, 5) for _ in range(3)]
+    eager = trained(batches[0], **options)
+    twin = copy.deepcopy(eager)
+    compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
+    for batch in batches:
+        results = []
+        for model in (eager, compiled):
+            x = batch.clone().requires_grad_()
+            y = model(x)
+            y.sum().backward()
+            results.append((y.detach(), x.grad))
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert_same_state(state_of(eager), state_of(twin))
+    assert torch.equal(
+        torch.compile(twin.eval(), fullgraph=True, backend="aot_eager")(batches[0]), eager.eval()(batches[0])
+    )
+
+
+@pytest.mark.parametrize(
+    ("activation", "op"),
+    [
+        ("none", torch.ops.torchslim.fake_quantize.tensor_qparams),
+        ("relu", torch.ops.torchslim.clamp_fake_quantize.default),
+    ],
+)
+def test_exports_as_one_node(activation: str, op: object) -> None:
+    quantiser = trained(torch.randn(50), activation=activation).eval()
+    exported = torch.export.export(quantiser, (torch.randn(50),))
+    assert [node.target for node in exported.graph.nodes if node.op == "call_function"] == [op]
+    x = torch.randn(50)
+    assert torch.equal(exported.module()(x), quantiser(x))
+
+
+@pytest.mark.parametrize(
+    ("activation", "kinds"),
+    [("none", []), ("relu", ["aten::relu"]), ("relu6", ["aten::relu6"])],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_trace_holds_the_activation_and_one_node(activation: str, kinds: list[str], training: bool) -> None:
+    quantiser = trained(torch.randn(50), activation=activation).train(training)
+    before = state_of(quantiser)
+    traced = torch.jit.trace(quantiser, torch.randn(50), check_trace=False)
+    nodes = [node.kind() for node in traced.inlined_graph.nodes() if not node.kind().startswith("prim::")]
+    assert nodes == [*kinds, "torchslim::fake_quantize"]
+    assert_same_state(state_of(quantiser), before)
+    x = torch.randn(50)
+    assert torch.equal(traced(x), quantiser.eval()(x))
+
+
+def test_trains_under_autocast() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), FakeQuantize(activation="relu"))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model(torch.randn(4, 8))
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert model[0].weight.grad.dtype == torch.float32
+    assert model[1].scale.dtype == torch.float32

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`torch.library.opcheck` on every operator of ours: schema, autograd registration, fake tensors, AOT autograd."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import torchslim as ts  # noqa: F401  registers the operators
+
+Sample = tuple[Any, ...]
+
+
+def _x(requires_grad: bool = True) -> Tensor:
+    x = torch.randn(2, 8, 5, 5).to(memory_format=torch.channels_last)
+    return x.requires_grad_(requires_grad)
+
+
+def _channels() -> tuple[Tensor, Tensor]:
+    return torch.rand(8) + 0.05, torch.arange(8, dtype=torch.int32) - 4
+
+
+def _grid() -> tuple[Tensor, Tensor]:
+    return torch.tensor(0.1), torch.tensor(3, dtype=torch.int32)
+
+
+def _state(*shape: int) -> Sample:
+    low, high = torch.full(shape, math.inf), torch.full(shape, -math.inf)
+    return low, high, torch.ones(shape), torch.zeros(shape, dtype=torch.int32)
+
+
+def _cut() -> Tensor:
+    return torch.randint(0, 256, (50,), dtype=torch.uint8)
+
+
+#: Arguments for each operator; more than one if it has more than one path. A new operator needs a line here.
+SAMPLES: dict[str, Callable[[], list[Sample]]] = {
+    "torchslim::fake_quantize": lambda: [(_x(), 0.1, 3, -8, 7), (_x(False), 0.1, 3, -8, 7)],
+    "torchslim::fake_quantize.tensor_qparams": lambda: [
+        (_x(), *_grid(), -8, 7),
+        (_x(), *_channels(), -8, 7, 1),
+        (_x(False).bfloat16(), *_channels(), -8, 7, -3),
+    ],
+    "torchslim::clamp_fake_quantize": lambda: [(_x(), *_grid(), -8, 7, 0.0, 6.0), (_x(False), *_grid(), -8, 7, 0.0)],
+    "torchslim::observe_fake_quantize": lambda: [
+        (_x(), *_state(), 0.01, -128, 127, False, 0.0),
+        (_x(False), *_state(), 0.01, -127, 127, True, None, None, True),
+    ],
+    "torchslim::observe_channels": lambda: [(_x(False), *_state(8), 1, 0.01, -127, 127, True)],
+    "torchslim::_fake_quantize_cut": lambda: [(_x(False), 0.1, 3, -8, 7)],
+    "torchslim::_fake_quantize_cut.tensor_qparams": lambda: [(_x(False), *_channels(), -8, 7, 1)],
+    "torchslim::_observe_fake_quantize_cut": lambda: [(_x(False), *_state(), 0.01, -128, 127, False, 0.0)],
+    "torchslim::_fake_quantize_backward": lambda: [(_x(False), _cut(), [200, 1, 40, 8])],
+    "torchslim::round_bias": lambda: [(torch.randn(4, requires_grad=True), torch.tensor(0.1), torch.rand(4) + 0.1)],
+    "torchslim::fake_quantize_weight": lambda: [(torch.randn(4, 3, 3, 3, requires_grad=True),)],
+}
+
+OPERATORS = sorted(name for name in torch._C._dispatch_get_all_op_names() if name.startswith("torchslim::"))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operator_keeps_the_rules(name: str) -> None:
+    assert name in SAMPLES, f"{name} has no samples: add a line to SAMPLES in {__file__}"
+    namespace, _, rest = name.partition("::")
+    packet, _, overload = rest.partition(".")
+    operator = getattr(getattr(getattr(torch.ops, namespace), packet), overload or "default")
+    for arguments in SAMPLES[name]():
+        torch.library.opcheck(operator, arguments)
+
+
+def test_every_sample_has_its_operator() -> None:
+    assert sorted(SAMPLES) == OPERATORS
