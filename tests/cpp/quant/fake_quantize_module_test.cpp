@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <torch/csrc/jit/frontend/tracer.h>
 #include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/fake_quantize_module.h>
 
 #include <limits>
 #include <sstream>
 
-#include <torch/csrc/jit/frontend/tracer.h>
 #include "cpp/catch.hpp"
 
 using torchslim::quant::FakeQuantize;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include <limits>
-
 #include <torch/csrc/jit/frontend/tracer.h>
 #include <torchslim/quant/fake_quantize.h>
+
+#include <limits>
 
 #include "core/cpu_dispatch.h"
 #include "cpp/catch.hpp"
@@ -50,8 +50,8 @@ TEMPLATE_TEST_CASE("fake_quantize: NaN stays, infinity saturates, neither has a 
   const auto dtype = c10::CppTypeToScalarType<TestType>::value;
   const auto x = at::tensor({kNan, kInfinity, -kInfinity}, at::kDouble).to(dtype).requires_grad_();
   const bool per_channel = GENERATE(false, true);
-  const auto y = per_channel ? fake_quantize(x, at::full({3}, 0.5), at::ones({3}, at::kInt), -8, 7, 0)
-                             : fake_quantize(x, 0.5, 1, -8, 7);
+  const at::Tensor y = per_channel ? fake_quantize(x, at::full({3}, 0.5), at::ones({3}, at::kInt), -8, 7, 0)
+                                   : fake_quantize(x, 0.5, 1, -8, 7);
   CHECK(y[0].isnan().item<bool>());
   CHECK(at::equal(y.slice(0, 1), at::tensor({3.0, -4.5}, at::kDouble).to(dtype)));
   CHECK(at::equal(gradient(y, x, at::ones_like(x)), at::zeros_like(x)));
@@ -139,7 +139,8 @@ TEST_CASE("fake_quantize: a bad argument is named with its value", "[quant][fake
   CHECK_THROWS_WITH(fake_quantize(x, 1.0, 0, 7, -8), ContainsSubstring("quant_min 7 > quant_max -8"));
   CHECK_THROWS_WITH(fake_quantize(x, one, zero, -8, 7, 2), ContainsSubstring("axis must be in [-2, 1]"));
   CHECK_THROWS_WITH(fake_quantize(x, one, zero, -8, 7, 0), ContainsSubstring("shape [2], got shape [4]"));
-  CHECK_THROWS_WITH(fake_quantize(x, -one, zero, -8, 7, 1), ContainsSubstring("scale must be > 0, got -1 in channel 0"));
+  CHECK_THROWS_WITH(fake_quantize(x, -one, zero, -8, 7, 1),
+                    ContainsSubstring("scale must be > 0, got -1 in channel 0"));
   CHECK_THROWS_AS(fake_quantize(x, -1.0, 0, -8, 7), c10::ValueError);
   CHECK_THROWS_AS(fake_quantize(x.to(at::kInt), 1.0, 0, -8, 7), c10::TypeError);
 }
@@ -155,7 +156,9 @@ TEST_CASE("fake_quantize: double backward is refused by name", "[quant][fake_qua
 TEST_CASE("fake_quantize: one node of a trace", "[quant][fake_quantize]") {
   const auto traced = torch::jit::tracer::trace(
       {at::randn({4})},
-      [](torch::jit::Stack inputs) -> torch::jit::Stack { return {fake_quantize(inputs[0].toTensor(), 0.1, 0, -8, 7)}; },
+      [](torch::jit::Stack inputs) -> torch::jit::Stack {
+        return {fake_quantize(inputs[0].toTensor(), 0.1, 0, -8, 7)};
+      },
       [](const at::Tensor&) { return ""; });
   int ops = 0;
   for (const auto* node : traced.first->graph->nodes()) {

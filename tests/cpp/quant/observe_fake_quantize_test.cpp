@@ -75,7 +75,7 @@ TEST_CASE("observe_fake_quantize: what is not finite changes nothing", "[quant][
   State state;
   state.observe(at::tensor({-1.0f, 1.0f}));
   const auto before = state.scale.clone();
-  const float bad = GENERATE(kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN());
+  const float bad = GENERATE(as<float>(), kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN());
   CHECK_THROWS_WITH(state.observe(at::tensor({0.0f, bad}), 0.0), ContainsSubstring("holds NaN or infinity"));
   CHECK_THROWS_AS(state.observe(at::tensor({0.0f, bad})), c10::ValueError);
   CHECK(at::equal(state.scale, before));
@@ -83,7 +83,7 @@ TEST_CASE("observe_fake_quantize: what is not finite changes nothing", "[quant][
 }
 
 TEST_CASE("observe_channels: each channel has its range", "[quant][observer]") {
-  State state({3});
+  State state(at::IntArrayRef{3});
   const auto weight = at::randn({3, 4, 2});
   weight[1].zero_();
   observe_channels(weight, state.min_val, state.max_val, state.scale, state.zero_point, 0, 1.0, -127, 127, true);
