@@ -36,6 +36,10 @@ def _cut() -> Tensor:
     return torch.randint(0, 256, (50,), dtype=torch.uint8)
 
 
+def _logits(requires_grad: bool = False) -> Tensor:
+    return torch.randn(5, 7, requires_grad=requires_grad)
+
+
 #: Arguments for each operator; more than one if it has more than one path. A new operator needs a line here.
 SAMPLES: dict[str, Callable[[], list[Sample]]] = {
     "torchslim::fake_quantize": lambda: [(_x(), 0.1, 3, -8, 7), (_x(False), 0.1, 3, -8, 7)],
@@ -55,6 +59,14 @@ SAMPLES: dict[str, Callable[[], list[Sample]]] = {
     "torchslim::_observe_fake_quantize_cut": lambda: [(_x(False), *_state(), 0.01, -128, 127, False, 0.0)],
     "torchslim::_fake_quantize_backward": lambda: [(_x(False), _cut(), [200, 1, 40, 8])],
     "torchslim::round_bias": lambda: [(torch.randn(4, requires_grad=True), torch.tensor(0.1), torch.rand(4) + 0.1)],
+    "torchslim::kd_loss": lambda: [
+        (_logits(True), _logits(), 4.0),
+        (_logits(True), _logits(), 2.0, "batchmean", None, 0.9, torch.tensor([0, 3, -100, 6, 1]), 0.1),
+        (_logits(), _logits(), 1.0, "sum", torch.tensor([1, 0, 1, 1, 0], dtype=torch.bool)),
+    ],
+    "torchslim::_kd_loss_and_gradient": lambda: [
+        (_logits(), _logits(), 2.0, "batchmean", None, 0.9, torch.arange(5), 0.1, -100, 0.0)
+    ],
     "torchslim::fake_quantize_weight": lambda: [(torch.randn(4, 3, 3, 3, requires_grad=True),)],
 }
 
