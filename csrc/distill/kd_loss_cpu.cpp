@@ -128,11 +128,10 @@ struct KdJob {
     one.student.data = student[i];
     one.teacher.data = teacher[i];
     one.gradient.data = to;
-    one.label.index = target.defined() ? target.const_data_ptr<int64_t>()[i] : -1;
-    const KdRowLoss loss = is_double ? kd_row_double(one) : TORCHSLIM_CALL_KERNEL(kd_row, one, scratch);
     // A term of weight 0 is absent, even where it would be infinite.
-    return (kd_factor == 0.0 ? 0.0 : kd_factor * loss.divergence) +
-           (ce_factor == 0.0 ? 0.0 : ce_factor * loss.cross_entropy);
+    one.label.index = ce_factor != 0.0 ? target.const_data_ptr<int64_t>()[i] : -1;
+    const KdRowLoss loss = is_double ? kd_row_double(one) : TORCHSLIM_CALL_KERNEL(kd_row, one, scratch);
+    return (kd_factor == 0.0 ? 0.0 : kd_factor * loss.divergence) + ce_factor * loss.cross_entropy;
   }
 };
 
@@ -196,25 +195,27 @@ LossAndGradient kd_loss_on_cpu(const at::Tensor& student, const at::Tensor& teac
     core::advise_huge_pages(gradient.mutable_data_ptr(), gradient.nbytes());
   }
   const double divisor = divisor_of(arguments, kept, rows, classes);
-  const double kept_divisor = divisor * gradient_unit(student.scalar_type(), arguments);
+  const double unit = divisor * gradient_unit(student.scalar_type(), arguments);
   const LogitType student_type = logit_type(student.scalar_type());
-  KdJob job{Rows(student),
-            Rows(teacher),
-            {{nullptr, student_type},
-             {nullptr, logit_type(teacher.scalar_type())},
-             {-1, arguments.label_smoothing},
-             {nullptr, student_type, arguments.weight * arguments.temperature / kept_divisor,
-              arguments.ce_weight / kept_divisor},
-             classes,
-             arguments.temperature},
-            student.scalar_type() == at::kDouble,
-            classes * student.element_size(),
-            arguments.weight * arguments.temperature * arguments.temperature,
-            arguments.ce_weight,
-            kept,
-            target,
-            want_gradient ? static_cast<char*>(gradient.mutable_data_ptr()) : nullptr,
-            std::vector<double>(rows)};
+  KdJob job{.student = Rows(student),
+            .teacher = Rows(teacher),
+            .row = {.student = {.data = nullptr, .type = student_type},
+                    .teacher = {.data = nullptr, .type = logit_type(teacher.scalar_type())},
+                    .label = {.index = -1, .smoothing = arguments.label_smoothing},
+                    .gradient = {.data = nullptr,
+                                 .type = student_type,
+                                 .soft = arguments.weight * arguments.temperature / unit,
+                                 .hard = arguments.ce_weight / unit},
+                    .classes = classes,
+                    .temperature = arguments.temperature},
+            .is_double = student.scalar_type() == at::kDouble,
+            .gradient_row_bytes = classes * student.element_size(),
+            .kd_factor = arguments.weight * arguments.temperature * arguments.temperature,
+            .ce_factor = arguments.ce_weight,
+            .kept = kept,
+            .target = target,
+            .gradient = want_gradient ? static_cast<char*>(gradient.mutable_data_ptr()) : nullptr,
+            .losses = std::vector<double>(rows)};
   constexpr int64_t kElementsWorthAThread = 16384;
   at::parallel_for(0, rows, std::max<int64_t>(1, kElementsWorthAThread / classes),
                    [&](int64_t begin, int64_t end) { job.run(begin, end); });

@@ -42,6 +42,7 @@ void check_rows(const at::Tensor& student, const std::optional<at::Tensor>& rows
   if (!rows) {
     return;
   }
+  TORCH_CHECK_VALUE(rows->defined(), kName, argument, " is an undefined tensor");
   TORCH_CHECK_TYPE(rows->scalar_type() == type, kName, argument, " must be ", type, ", got ", rows->scalar_type());
   const auto shape = student.sym_sizes().slice(0, student.dim() - 1);
   TORCH_CHECK_VALUE(rows->sym_sizes().equals(shape), kName, argument,

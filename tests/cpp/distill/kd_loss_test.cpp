@@ -206,6 +206,7 @@ TEST_CASE("KDLoss: refuses options and labels out of range", "[distill][KDLoss]"
   CHECK_THROWS_WITH(KDLoss(KDLossOptions().reduction(torch::kMean)), ContainsSubstring("got `mean`"));
   KDLoss loss;
   const auto x = at::zeros({1, 5});
+  CHECK_THROWS_WITH(loss(x, x, at::Tensor()), ContainsSubstring("target is an undefined tensor"));
   CHECK_THROWS_WITH(loss(x, x, at::tensor({5}, at::kLong)),
                     ContainsSubstring("must be in [0, 5) or ignore_index, got 5"));
 }
