@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 #include <torchslim/quant/fold.h>
+#include <torchslim/quant/qparams.h>
 
 #include <cmath>
 #include <limits>
@@ -78,11 +79,7 @@ QuantizedWeight quantize_weight(const at::Tensor& weight) {
   constexpr const char* kWho = "torchslim::quantize_weight";
   check_weight(weight, kWho);
   const at::Tensor w = weight.detach();
-  const at::Tensor largest = max_abs_per_channel(w);
-  TORCH_CHECK_VALUE(largest.isfinite().all().item<bool>(), kWho, ": weight holds NaN or Inf");
-  at::Tensor scale = largest / kWeightMax;
-  // A scale without a finite inverse is as good as an all-zero channel.
-  scale = scale.masked_fill(scale < std::numeric_limits<float>::min(), 1.0);
+  const at::Tensor scale = weight_qparams(w).scale;
   at::Tensor codes = (w * per_channel(scale.reciprocal(), w)).round_().clamp_(-kWeightMax, kWeightMax);
   return {codes.to(at::kChar), scale};
 }
@@ -114,7 +111,7 @@ FoldedWeight fold_batch_norm(const at::Tensor& codes, const at::Tensor& weight_s
     folded_bias = folded_bias + float64(beta, "beta");
   }
   TORCH_CHECK_VALUE((factor.isfinite() & folded_bias.isfinite()).all().item<bool>(), kWho,
-                    ": gamma / sqrt(var + eps) or the folded bias is NaN or Inf; the batch norm's "
+                    ": gamma / sqrt(var + eps) or the folded bias is NaN or infinity; the batch norm's "
                     "parameters or running statistics are broken");
   const at::Tensor scale = (factor.abs() * weight_scale.to(at::kDouble)).to(at::kFloat);
   TORCH_CHECK_VALUE(scale.isfinite().all().item<bool>(), kWho, ": the folded scale is beyond float32");
@@ -163,7 +160,7 @@ FoldedWeight fold_layer(const at::Tensor& weight, const at::Tensor& bias,
                     input_scale);
   }
   const at::Tensor b = bias.defined() ? bias.detach() : at::zeros_like(quantized.scale);
-  TORCH_CHECK_VALUE(b.isfinite().all().item<bool>(), "torchslim::fold_layer: bias holds NaN or Inf");
+  TORCH_CHECK_VALUE(b.isfinite().all().item<bool>(), "torchslim::fold_layer: the bias holds NaN or infinity");
   return fit_bias({quantized.codes, quantized.scale, b}, input_scale);
 }
 

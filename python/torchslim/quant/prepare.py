@@ -39,7 +39,7 @@ def prepare(
         its state_dict loads the float model's with `strict=False`. Build the optimiser from it, not from `model`.
 
     Raises:
-        ValueError: an operation that cannot run in int8, a model that cannot be traced, NaN or Inf in a parameter or
+        ValueError: an operation that cannot run in int8, a model that cannot be traced, NaN or infinity in a parameter or
             buffer, a layer used twice; the message names operation, layer, source line and remedy.
         TypeError: parameters or example are not float32.
 
@@ -93,7 +93,7 @@ def _check_model(model: nn.Module) -> None:
             raise TypeError(f"{WHO}: expected float32, but {name!r} is {tensor.dtype}; call model.float() first")
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(
-                f"{WHO}: {name!r} holds NaN or Inf; the model is broken, load a checkpoint from before that"
+                f"{WHO}: {name!r} holds NaN or infinity; the model is broken, load a checkpoint from before that"
             )
 
 

@@ -56,7 +56,7 @@ class PreparedModel(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores the state and compiles the forward again."""
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._compile()
 
 

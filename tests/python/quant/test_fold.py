@@ -79,7 +79,7 @@ def test_round_bias_rounds_to_even_and_passes_the_gradient() -> None:
 
 
 def test_errors_are_value_errors_that_show_the_value() -> None:
-    with pytest.raises(ValueError, match="weight holds NaN or Inf"):
+    with pytest.raises(ValueError, match="weight holds NaN or infinity"):
         quantize_weight(torch.tensor([[float("nan")]]))
     with pytest.raises(TypeError, match="weight must be float32, got Double"):
         quantize_weight(torch.zeros(1, 1, dtype=torch.float64))

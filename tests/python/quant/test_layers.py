@@ -212,7 +212,7 @@ def test_nan_in_a_weight_is_refused_in_eval_by_the_layers_name() -> None:
     (_, _, layer), x = trained_conv()
     with torch.no_grad():
         layer.weight[0, 0, 0, 0] = float("nan")
-    with pytest.raises(ValueError, match=r"layer 'stem.conv': .*weight holds NaN or Inf"):
+    with pytest.raises(ValueError, match=r"layer 'stem.conv': .*weight holds NaN or infinity"):
         layer(x)
 
 

@@ -424,7 +424,7 @@ def test_nan_and_inf_are_refused_by_name(value: float) -> None:
     model = Residual()
     with torch.no_grad():
         model.shortcut[0].weight[0, 0, 0, 0] = value
-    with pytest.raises(ValueError, match=r"'shortcut.0.weight' holds NaN or Inf"):
+    with pytest.raises(ValueError, match=r"'shortcut.0.weight' holds NaN or infinity"):
         ts.quant.prepare(model, example())
 
 

@@ -30,9 +30,9 @@ struct TORCHSLIM_API BatchNormTensors {
   double eps = 1e-5;
 };
 
-/// Rounds `weight` to int8, symmetric per output channel: scale = max|w| / 127 (1 for an all-zero channel).
+/// Rounds `weight` to int8 on the grid of `weight_qparams`: symmetric per output channel, scale = max|w| / 127.
 ///   weight  (O, ...) float32
-/// Rounds as fake_quantize does, so `codes * scale` has its bits. Throws c10::ValueError on NaN or Inf.
+/// Rounds as fake_quantize does, so `codes * scale` has its bits. Throws c10::ValueError on NaN or infinity.
 TORCHSLIM_API QuantizedWeight quantize_weight(const at::Tensor& weight);
 
 /// Folds a batch norm into the integers of the layer before it, without touching how they were rounded:
