@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchslim import _C
 from torchslim.quant.fake_quantize_module import FakeQuantize
+from torchslim.quant.observers import Observer
 
 #: The batch norms that can stand behind a convolution.
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -39,6 +40,7 @@ class _QuantLayer(nn.Module):
         input_fake_quantize: FakeQuantize,
         batch_norm: nn.Module | None,
         activation: str,
+        observer: str | Observer,
         name: str,
     ) -> None:
         self.register_parameter("weight", cast(nn.Parameter, layer.weight))
@@ -47,7 +49,7 @@ class _QuantLayer(nn.Module):
         # In tuples, modules are not registered as children: the model owns them elsewhere. deepcopy keeps the tie.
         self._input_fake_quantize = (input_fake_quantize,)
         self._batch_norm = (batch_norm,)
-        self.output_fake_quantize = FakeQuantize(activation=activation)
+        self.output_fake_quantize = FakeQuantize(observer, activation=activation)
         self.train(layer.training)
 
     @property
@@ -78,14 +80,15 @@ class _QuantLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the layer's output on its grid; see the class for the forms."""
-        if not is_on(self.output_fake_quantize.fake_quant_enabled):
+        if not _rounds(self.output_fake_quantize):
             y = self._normalize(self._product(x, self.weight, self.bias))
         elif torch._C._is_tracing():
             y = self._normalize(self._product(x, self._traced_weight(), self.bias))
         elif self.training:
             y = self._trained(x)
         else:
-            y = self._product(x, *self._folded_floats())
+            with torch.autocast(x.device.type, enabled=False):  # fewer bits than float32 could not hold the integers
+                y = self._product(x.float(), *self._folded_floats())
         return cast(Tensor, self.output_fake_quantize(y))
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -147,12 +150,9 @@ def _untraced() -> Iterator[None]:
         jit._set_tracing_state(state)
 
 
-def is_on(flag: Tensor) -> bool:
-    """The value of a flag buffer, without a node or a warning in a trace."""
-    if torch._C._is_tracing():
-        with _untraced():
-            return bool(flag.item())
-    return bool(flag.item())
+def _rounds(quantizer: FakeQuantize) -> bool:
+    """Whether fake-quantise is enabled; a trace or a compiled forward takes what Python knows of the buffer."""
+    return quantizer._flags[1] if torch._C._is_tracing() else quantizer._read_flags()[1]
 
 
 def _with_gradient(value: Tensor, smooth: Tensor | None) -> Tensor:
@@ -170,6 +170,7 @@ class QuantConv2d(_QuantLayer, nn.Conv2d):
         input_fake_quantize: the quantiser that made the input; not owned.
         batch_norm: the batch norm behind it, or None; not owned, run as part of this layer.
         activation: `none`, `relu` or `relu6`.
+        observer: of the output's quantiser.
         name: of the layer, for messages.
 
     Raises:
@@ -182,6 +183,7 @@ class QuantConv2d(_QuantLayer, nn.Conv2d):
         input_fake_quantize: FakeQuantize,
         batch_norm: nn.Module | None = None,
         activation: str = "none",
+        observer: str | Observer = "moving_average",
         name: str = "",
     ) -> None:
         """Takes over the parameters of `conv`."""
@@ -196,7 +198,7 @@ class QuantConv2d(_QuantLayer, nn.Conv2d):
             bias=conv.bias is not None,
             device="meta",
         )
-        self._take_over(conv, input_fake_quantize, batch_norm, activation, name)
+        self._take_over(conv, input_fake_quantize, batch_norm, activation, observer, name)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return cast(Tensor, self._conv_forward(x, weight, bias))
@@ -211,6 +213,7 @@ class QuantLinear(_QuantLayer, nn.Linear):
         linear: the float layer; its parameters are taken over, not copied.
         input_fake_quantize: the quantiser that made the input; not owned.
         activation: `none`, `relu` or `relu6`.
+        observer: of the output's quantiser.
         name: of the layer, for messages.
     """
 
@@ -219,11 +222,12 @@ class QuantLinear(_QuantLayer, nn.Linear):
         linear: nn.Linear,
         input_fake_quantize: FakeQuantize,
         activation: str = "none",
+        observer: str | Observer = "moving_average",
         name: str = "",
     ) -> None:
         """Takes over the parameters of `linear`."""
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-        self._take_over(linear, input_fake_quantize, None, activation, name)
+        self._take_over(linear, input_fake_quantize, None, activation, observer, name)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return nn.functional.linear(x, weight, bias)
@@ -244,7 +248,7 @@ class SharedFakeQuantize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns `x` on the owner's grid."""
         owner = self._owner[0]
-        if not is_on(owner.fake_quant_enabled):
+        if not _rounds(owner):
             return x
         y: Tensor = torch.ops.torchslim.fake_quantize.tensor_qparams(
             x, owner.scale, owner.zero_point, owner.quant_min, owner.quant_max

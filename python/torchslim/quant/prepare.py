@@ -15,6 +15,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from torchslim.quant import patterns
 from torchslim.quant.fake_quantize_module import FakeQuantize
+from torchslim.quant.observers import Observer, as_observer
 from torchslim.quant.prepared_model import PreparedModel
 from torchslim.quant.rewrite import WHO, Rewriter
 
@@ -32,15 +33,16 @@ def prepare(
         model: a float32 model of one image batch; left untouched. Operations are recognised as modules, functions or
             methods, whatever their names.
         example_inputs: an input batch (N, ...), or a tuple that holds it; its values do not matter.
-        config: None: int8. No other choice exists yet.
+        config: None, or a mapping with the key `observer`: "moving_average" (the default), "min_max", or an observer
+            such as `MovingAverageObserver(0.1)`, for all activations. The grids are int8; no other choice exists yet.
 
     Returns:
         The prepared model, in the training or eval mode `model` was in. Parameters keep their names and order, so that
         its state_dict loads the float model's with `strict=False`. Build the optimiser from it, not from `model`.
 
     Raises:
-        ValueError: an operation that cannot run in int8, a model that cannot be traced, NaN or infinity in a parameter or
-            buffer, a layer used twice; the message names operation, layer, source line and remedy.
+        ValueError: an operation that cannot run in int8, a model that cannot be traced, NaN or infinity in a parameter
+            or buffer, a layer used twice; the message names operation, layer, source line and remedy.
         TypeError: parameters or example are not float32.
 
     Example:
@@ -49,12 +51,12 @@ def prepare(
         >>> print(prepared.code)
     """
     example = _checked_example(example_inputs)
-    _check_config(config)
+    observer = _observer(config)
     _check_model(model)
     root = copy.deepcopy(model)
     graph = _trace(root)
     _propagate_shapes(root, graph, example)
-    Rewriter(root, graph).run()
+    Rewriter(root, graph, observer).run()
     return PreparedModel(root, _code(graph), tuple(example.shape))
 
 
@@ -68,16 +70,17 @@ def _checked_example(example_inputs: Tensor | Sequence[Tensor]) -> Tensor:
     return inputs[0].detach()
 
 
-def _check_config(config: Mapping[str, Any] | None) -> None:
-    if config is None:
-        return
-    if not isinstance(config, Mapping):
+def _observer(config: Mapping[str, Any] | None) -> Observer:
+    if not isinstance(config, Mapping | None):
         raise TypeError(f"{WHO}: expected config to be None or a mapping, got {type(config).__name__}")
-    for key in config:
-        raise ValueError(
-            f"{WHO}: unknown config key {key!r}; none exists yet: activations are int8 per tensor, "
-            "weights int8 per output channel"
-        )
+    settings = {"observer": "moving_average", **(config or {})}
+    for key in settings:
+        if key != "observer":
+            raise ValueError(
+                f"{WHO}: unknown config key {key!r}; the only one is `observer`: activations are int8 per tensor, "
+                "weights int8 per output channel"
+            )
+    return as_observer(settings["observer"])
 
 
 def _check_model(model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torchslim.quant import patterns
 from torchslim.quant.fake_quantize_module import FakeQuantize
 from torchslim.quant.layers import BATCH_NORMS, QuantConv2d, QuantLinear, SharedFakeQuantize
+from torchslim.quant.observers import Observer
 
 #: How messages name the call that the user made.
 WHO = "torchslim.quant.prepare"
@@ -31,8 +32,9 @@ class Rewriter:
     Walks the operations in order. `grids` holds, for each tensor that is done, the quantiser whose grid it is on.
     """
 
-    def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
+    def __init__(self, root: nn.Module, graph: fx.Graph, observer: Observer) -> None:
         """Takes the traced model, whose modules it will replace, and its graph with the shapes of an example."""
+        self.observer = observer
         self.root = root
         self.graph = graph
         self.modules = dict(root.named_modules(remove_duplicate=False))
@@ -62,7 +64,7 @@ class Rewriter:
     # --- operations, in the order of the table in patterns.py -----------------------------------------------------
 
     def _place_input(self, node: fx.Node) -> None:
-        quantizer = FakeQuantize()
+        quantizer = FakeQuantize(self.observer)
         path = self._add_module("", "input_fake_quantize", quantizer)
         with self.graph.inserting_after(node):
             rounded = self.graph.call_module(path)
@@ -83,7 +85,7 @@ class Rewriter:
             last = follower
         activation, last = self._activation_after(last)
         try:
-            layer = QuantConv2d(conv, self._grid(node), norm, activation, str(node.target))
+            layer = QuantConv2d(conv, self._grid(node), norm, activation, self.observer, str(node.target))
         except ValueError as error:
             raise ValueError(f"{WHO}: {error}") from None
         self._join(node, last, layer)
@@ -96,7 +98,7 @@ class Rewriter:
         if len(shape) != 2:
             self._refuse(node, f"expected an input (N, features), got shape {shape}", "flatten it first")
         activation, last = self._activation_after(node)
-        self._join(node, last, QuantLinear(linear, self._grid(node), activation, str(node.target)))
+        self._join(node, last, QuantLinear(linear, self._grid(node), activation, self.observer, str(node.target)))
 
     def _do_batch_norm(self, node: fx.Node) -> None:
         self._refuse(
@@ -125,7 +127,7 @@ class Rewriter:
         if left != right:
             self._refuse(node, f"expected equal shapes, got {left} and {right}", "broadcasting cannot run in int8")
         activation, last = self._activation_after(node)
-        quantizer = FakeQuantize(activation=activation)
+        quantizer = FakeQuantize(self.observer, activation=activation)
         path = self._add_module(_home(node), "add_fake_quantize", quantizer)
         with self.graph.inserting_before(node):
             total = self.graph.call_function(operator.add, tuple(terms))

@@ -88,7 +88,7 @@ def trained_conv(activation: str = "relu", bias: bool = False) -> tuple[nn.Modul
         norm.weight[2] = 0.0
     assert (norm.weight < 0).any()
     conv = nn.Conv2d(4, 8, 3, padding=1, bias=bias)
-    layer = QuantConv2d(conv, source, norm, activation, "stem.conv")
+    layer = QuantConv2d(conv, source, norm, activation, name="stem.conv")
     with torch.no_grad():
         layer.weight[5] = 0.0
         for _ in range(20):
@@ -145,6 +145,23 @@ def test_eval_has_the_gradients_of_the_unfolded_layers() -> None:
     unfolded = norm(F.conv2d(x, weight, layer.bias, padding=1))
     for got, expected in zip(ours, torch.autograd.grad(unfolded, parameters, gradient), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_eval_computes_in_float32_under_autocast() -> None:
+    (_, _, layer), x = trained_conv()
+    expected = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.float32 and torch.equal(y, expected)
+
+
+def test_training_runs_under_autocast() -> None:
+    (_, _, layer), x = trained_conv()
+    layer.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    y.float().square().mean().backward()
+    assert y.dtype == torch.bfloat16 and layer.weight.grad.abs().sum() > 0
 
 
 def test_a_trace_gives_the_eval_output_and_leaves_no_warning(recwarn: pytest.WarningsRecorder) -> None:

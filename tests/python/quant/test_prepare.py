@@ -96,6 +96,19 @@ def test_bundled_models_use_the_keys_that_cpp_uses() -> None:
         assert f"{owner}.scale" in keys and f"{owner}.zero_point" in keys
 
 
+def test_the_observer_of_activations_can_be_chosen() -> None:
+    prepared = ts.quant.prepare(Residual(), example(), {"observer": ts.quant.MovingAverageObserver(0.5)})
+    quantizers = [module for module in prepared.modules() if isinstance(module, FakeQuantize)]
+    assert {str(q.observer) for q in quantizers} == {"MovingAverageObserver(averaging_constant=0.5)"}
+    prepared = ts.quant.prepare(Residual(), example(), {"observer": "min_max"})
+    x = example()
+    prepared(10 * x)
+    prepared(x)
+    assert prepared.input_fake_quantize.max_val == 10 * x.max()
+    with pytest.raises(ValueError, match="observer must be one of moving_average, min_max, got 'percentile'"):
+        ts.quant.prepare(Residual(), example(), {"observer": "percentile"})
+
+
 def test_training_mode_is_kept() -> None:
     model = Residual().eval()
     model.bn1.train()
@@ -186,13 +199,13 @@ def test_it_trains_and_learns() -> None:
     optimizer = torch.optim.AdamW(prepared.parameters(), 1e-2)
     x, target = example(), torch.arange(8) % 5
     losses = []
-    for _ in range(80):
+    for _ in range(40):
         loss = F.cross_entropy(prepared(x), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.4 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
 
 
 def test_an_optimiser_step_shows_in_eval() -> None:
