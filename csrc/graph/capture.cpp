@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 #include <torch/nn/module.h>
 #include <torchslim/graph/capture.h>
+
+#include <algorithm>
 
 #include "graph/importer.h"
 
@@ -67,6 +70,55 @@ class EvalMode {
   std::vector<std::pair<std::shared_ptr<torch::nn::Module>, bool>> modes_;
 };
 
+// Whether `value` is computed from the traced input, and not from parameters and buffers alone.
+bool depends_on_input(const torch::jit::Value* value) {
+  const torch::jit::Node* node = value->node();
+  if (node->kind() == c10::prim::Param) {
+    return value != node->owningGraph()->inputs()[0];  // the first is `self`
+  }
+  const auto inputs = node->inputs();
+  return std::any_of(inputs.begin(), inputs.end(), depends_on_input);
+}
+
+// Notices when forward reads a number out of a tensor that depends on the input: what C++ decides by it is not in
+// the trace, and the reading itself leaves no node.
+class ReadingWatch {
+ public:
+  ReadingWatch() {
+    operation.clear();
+    handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(&look).needsInputs(true));
+  }
+  ReadingWatch(const ReadingWatch&) = delete;
+  ReadingWatch& operator=(const ReadingWatch&) = delete;
+  ~ReadingWatch() { at::removeCallback(handle_); }
+
+  static void check() {
+    TORCH_CHECK_VALUE(operation.empty(), "torchslim::graph::capture: forward reads a value that depends on its input (",
+                      operation,
+                      "), and a trace cannot hold what it decides by it; keep decisions on values out of "
+                      "forward");
+  }
+
+ private:
+  static std::unique_ptr<at::ObserverContext> look(const at::RecordFunction& call) {
+    const std::string name = call.name();
+    const auto& state = torch::jit::tracer::getTracingState();
+    if (state && (name == "aten::item" || name == "aten::_local_scalar_dense" || name == "aten::is_nonzero" ||
+                  name == "aten::equal")) {
+      for (const c10::IValue& input : call.inputs()) {
+        if (input.isTensor() && state->hasValue(input) && depends_on_input(state->getValue(input))) {
+          operation = name;
+        }
+      }
+    }
+    return nullptr;
+  }
+
+  static thread_local std::string operation;
+  at::CallbackHandle handle_ = 0;
+};
+thread_local std::string ReadingWatch::operation;
+
 torch::jit::Module traced(const torch::nn::Module& module, const Forward& forward, const at::Tensor& example) {
   const auto unit = std::make_shared<torch::jit::CompilationUnit>();
   torch::jit::Module result = mirror(module, "__torch__.captured", unit);
@@ -74,10 +126,12 @@ torch::jit::Module traced(const torch::nn::Module& module, const Forward& forwar
     return {forward(inputs.at(0).toTensor())};
   };
   const auto no_name = [](const at::Tensor&) -> std::string { return ""; };
+  const ReadingWatch watch;
   // A copy: forward may start with an operation in place.
   const auto state = torch::jit::tracer::trace({example.clone()}, run, no_name, /*strict=*/true,
                                                /*force_outplace=*/false, &result)
                          .first;
+  ReadingWatch::check();
   const auto function = unit->create_function(c10::QualifiedName(*result.type()->name(), "forward"), state->graph);
   result.type()->addMethod(function);
   return result;

@@ -146,8 +146,8 @@ int64_t Call::integer(const char* argument) const { return ints(argument).at(0);
 
 double Call::number(const char* argument) const {
   const Constant* found = constant(argument);
-  if (found == nullptr) {
-    refuse(std::string("argument `") + argument + "` depends on the values of the input", "use fixed numbers");
+  if (found == nullptr || !found->value.isScalar()) {
+    refuse(std::string("expected argument `") + argument + "` to be a number", "use fixed numbers");
   }
   return found->value.toScalar().toDouble();
 }
@@ -401,15 +401,17 @@ void Importer::evaluate(TracedNode& node) {
     result.batch = constants_.at(node.input(0)).batch;
   }
   node.getOperation()(stack);
-  if (op == "torchslim::fake_quantize") {
-    result = fake_quantized_constant(call, stack.at(0));
+  if (op == "torchslim::fake_quantize" || op == "torchslim::fake_quantize_weight") {
+    result = fake_quantized_constant(call, stack);
   } else if (!node.inputs().empty() && is_same_tensor(stack.at(0), constants_.at(node.input(0)))) {
     result = constants_.at(node.input(0));  // detach, contiguous, ...: still that parameter
+  } else {
+    result.value = stack.at(0);
   }
-  for (size_t i = 0; i < node.outputs().size(); ++i) {
-    constants_[node.output(i)] = result;
-    constants_[node.output(i)].value = stack.at(i);
+  for (size_t i = 1; i < node.outputs().size(); ++i) {
+    constants_[node.output(i)] = {stack.at(i), "", result.batch, result.from_shape};
   }
+  constants_[node.output(0)] = std::move(result);
 }
 
 // A view of changed memory, read later: our nodes have values, not memory, so it would read the old value.

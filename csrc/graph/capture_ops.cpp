@@ -261,6 +261,20 @@ void translate_fake_quantize(Call& call) {
   call.emitted().grid = std::move(grid);
 }
 
+// ReLU or ReLU6 and the grid behind it in one operation: two nodes.
+void translate_clamp_fake_quantize(Call& call) {
+  if (!call.is_none("clamp_min") || !call.is_none("clamp_max")) {
+    emit_clamp(call, bound(call, "clamp_min"), bound(call, "clamp_max"));
+    const Activation activated{call.importer().last_node(), {}};
+    const std::vector<int64_t> shape = call.emitted().shape;
+    Grid grid = grid_of(call);
+    call.emit(OpKind::kFakeQuantize, {&activated}, shape);
+    call.emitted().grid = std::move(grid);
+  } else {
+    translate_fake_quantize(call);
+  }
+}
+
 void refuse_observer(Call& call) {
   call.refuse("an observer is on: the ranges still move", "call eval() before tracing");
 }
@@ -438,7 +452,7 @@ void translate_dropout(Call& call) {
   if (call.boolean("train")) {
     call.refuse("dropout is on", "call eval() before tracing");
   }
-  const Activation input = call.activation("input");
+  const Activation input = call.activation(call.has("input") ? "input" : "self");
   call.forward(input, input.shape);
 }
 
@@ -476,6 +490,7 @@ const std::unordered_map<std::string, Translator>& translators() {
       {"aten::clamp_min", translate_clamp},
       {"aten::clamp_min_", translate_clamp},
       {"torchslim::fake_quantize", translate_fake_quantize},
+      {"torchslim::clamp_fake_quantize", translate_clamp_fake_quantize},
       {"torchslim::observe_fake_quantize", refuse_observer},
       {"aten::max_pool2d", translate_max_pool},
       {"aten::avg_pool2d", translate_avg_pool},
@@ -513,11 +528,20 @@ bool is_view(const std::string& op) {
   return views.count(op) != 0;
 }
 
-Constant fake_quantized_constant(Call& call, const c10::IValue& result) {
-  const Constant& input = *call.constant("self");
-  Constant quantized{result, input.name};
+Constant fake_quantized_constant(Call& call, const torch::jit::Stack& results) {
+  const bool is_weight = call.op() == "torchslim::fake_quantize_weight";
+  const Constant& input = *call.constant(is_weight ? "weight" : "self");
+  Constant quantized{results.at(0), input.grid ? "" : input.name};
   quantized.raw = input.value.toTensor();
-  quantized.grid = grid_of(call);
+  if (is_weight) {
+    const at::Tensor& scale = results.at(1).toTensor();
+    quantized.grid = Grid{scale, at::zeros(scale.sizes(), at::kInt), -127, 127, 0};
+  } else {
+    quantized.grid = grid_of(call);
+    if (quantized.grid->axis && *quantized.grid->axis < 0) {
+      *quantized.grid->axis += quantized.raw.dim();
+    }
+  }
   return quantized;
 }
 

@@ -87,7 +87,7 @@ void put_node(std::ostream& json, const Node& node) {
   put_tensor(json, "running_mean", node.running_mean);
   put_tensor(json, "running_var", node.running_var);
   if (node.kind == OpKind::kBatchNorm2d) {
-    json << ", \"eps\": " << std::setprecision(17) << node.eps;
+    json << ", \"eps\": " << std::setprecision(9) << node.eps;
   }
   put_grid(json, "weight_grid", node.weight_grid);
   put_grid(json, "grid", node.grid);

@@ -149,7 +149,7 @@ Translator find_translator(const std::string& op);
 /// Whether the result of operation `op` shares memory with its input.
 bool is_view(const std::string& op);
 
-/// Handles fake_quantize of a parameter; the result keeps name, raw tensor and grid.
-Constant fake_quantized_constant(Call& call, const c10::IValue& result);
+/// Handles a fake-quantising operation on a parameter, whose `results` are given: keeps name, raw tensor and grid.
+Constant fake_quantized_constant(Call& call, const torch::jit::Stack& results);
 
 }  // namespace torchslim::graph::detail

@@ -13,7 +13,7 @@ from torch.jit._trace import TracerWarning
 from torchslim import _C
 from torchslim.graph.graph import Graph
 
-_TORCH_FOLDER = str(Path(torch.__file__).parent)
+_KNOWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
 
 
 @contextmanager
@@ -49,8 +49,8 @@ def _trace(model: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
         with torch.no_grad(), torch.autocast(example.device.type, enabled=False):
             trace: Callable[..., object] = torch.jit.trace
             traced = trace(model, example.detach().clone(), check_trace=False)
-    # torch's own functions check sizes; what they do with values is an operation that capture sees or refuses.
-    decisions = [warning for warning in caught if not warning.filename.startswith(_TORCH_FOLDER)]
+    # torch's own functions check sizes, and ours read their flags; what depends on values is seen in the trace.
+    decisions = [warning for warning in caught if not warning.filename.startswith(_KNOWN_FOLDERS)]
     if decisions:
         place = f"{decisions[0].filename}:{decisions[0].lineno}"
         cause = str(decisions[0].message).split(".")[0]
