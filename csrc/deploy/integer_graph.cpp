@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <c10/util/irange.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torchslim/deploy/integer_graph.h>
+
+#include "deploy/crc32.h"
+
+namespace torchslim::deploy {
+namespace {
+
+template <typename T>
+void add_number(Crc32& crc, const T& number) {
+  crc.add(&number, sizeof(number));
+}
+
+void add_tensor(Crc32& crc, const at::Tensor& tensor) {
+  if (tensor.defined()) {
+    const at::Tensor contiguous = tensor.contiguous();
+    crc.add(contiguous.const_data_ptr(), contiguous.nbytes());
+  }
+}
+
+}  // namespace
+
+const char* to_string(IntegerOp op) {
+  switch (op) {
+    case IntegerOp::kInput:
+      return "input";
+    case IntegerOp::kConv2d:
+      return "conv2d";
+    case IntegerOp::kLinear:
+      return "linear";
+    case IntegerOp::kAdd:
+      return "add";
+    case IntegerOp::kClamp:
+      return "clamp";
+    case IntegerOp::kMaxPool2d:
+      return "max_pool2d";
+    case IntegerOp::kAvgPool2d:
+      return "avg_pool2d";
+    case IntegerOp::kGlobalAvgPool:
+      return "global_avg_pool";
+    case IntegerOp::kFlatten:
+      return "flatten";
+  }
+  return "unknown";
+}
+
+WeightCount count_weights(const IntegerGraph& graph) {
+  WeightCount count;
+  for (const IntegerNode& node : graph.nodes) {
+    if (node.codes.defined()) {
+      const at::Tensor codes = node.codes.contiguous();
+      const int8_t* code = codes.const_data_ptr<int8_t>();
+      count.total += codes.numel();
+      for (const auto i : c10::irange(codes.numel())) {
+        count.nonzero += code[i] != 0 ? 1 : 0;
+      }
+    }
+  }
+  return count;
+}
+
+std::string checksum(const IntegerGraph& graph) {
+  Crc32 crc;
+  for (const IntegerNode& node : graph.nodes) {
+    add_number(crc, static_cast<int32_t>(node.op));
+    for (const int64_t input : node.inputs) {
+      add_number(crc, input);
+    }
+    add_number(crc, node.scale);
+    add_number(crc, node.zero_point);
+    add_number(crc, node.clamp_min);
+    add_number(crc, node.clamp_max);
+    const graph::Window& window = node.window;
+    for (const auto& pair : {window.kernel, window.stride, window.padding, window.dilation}) {
+      add_number(crc, pair);
+    }
+    add_number(crc, window.groups);
+    for (const at::Tensor& tensor : {node.codes, node.weight_scale, node.bias_codes}) {
+      add_tensor(crc, tensor);
+    }
+  }
+  return fmt::format("{:08x}", crc.value());
+}
+
+std::string to_string(const IntegerGraph& graph) {
+  std::string text = fmt::format("{:>3}  {:<15} {:<28} {:<9} {:<20} {:>12} {:>5}  {}\n", "#", "op", "layer", "inputs",
+                                 "shape", "scale", "zero", "codes");
+  for (const auto i : c10::irange(graph.nodes.size())) {
+    const IntegerNode& node = graph.nodes[i];
+    text += fmt::format("{:>3}  {:<15} {:<28} {:<9} {:<20} {:>12.6g} {:>5}  {}..{}\n", i, to_string(node.op),
+                        node.layer.empty() ? "-" : node.layer, fmt::format("{}", fmt::join(node.inputs, ",")),
+                        fmt::format("{}", fmt::join(node.shape, "x")), node.scale, node.zero_point, node.clamp_min,
+                        node.clamp_max);
+  }
+  return text;
+}
+
+}  // namespace torchslim::deploy

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
+#include <torchslim/deploy/reference.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+
+#include "deploy/reference_kernel.h"
+
+namespace torchslim::deploy {
+namespace {
+
+// Elements of one image in a tensor of shape (N, ...).
+int64_t image_size(const IntegerNode& node) {
+  return std::accumulate(node.shape.begin() + 1, node.shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+CodeRange code_range(const IntegerNode& node) { return {node.zero_point, node.clamp_min, node.clamp_max}; }
+
+// QNNPACK's order: the two input scales first, then the reciprocal of the output's. Any other order is off by one in
+// some outputs.
+std::vector<float> requantization(const IntegerNode& node, const IntegerNode& input) {
+  const float* weight_scale = node.weight_scale.const_data_ptr<float>();
+  std::vector<float> multipliers(node.weight_scale.numel());
+  std::transform(weight_scale, weight_scale + multipliers.size(), multipliers.begin(),
+                 [&](float scale) { return (scale * input.scale) * (1.0F / node.scale); });
+  return multipliers;
+}
+
+WindowShape window_shape(const IntegerNode& node, const IntegerNode& input) {
+  const graph::Window& w = node.window;
+  const bool global = node.op == IntegerOp::kGlobalAvgPool;
+  WindowShape s{};
+  s.in_channels = input.shape[1], s.in_height = input.shape[2], s.in_width = input.shape[3];
+  s.out_channels = node.shape[1], s.out_height = node.shape[2], s.out_width = node.shape[3];
+  s.kernel_height = global ? s.in_height : w.kernel[0];
+  s.kernel_width = global ? s.in_width : w.kernel[1];
+  s.stride_height = w.stride[0], s.stride_width = w.stride[1];
+  s.padding_height = w.padding[0], s.padding_width = w.padding[1];
+  s.dilation_height = w.dilation[0], s.dilation_width = w.dilation[1];
+  s.groups = w.groups;
+  return s;
+}
+
+// QNNPACK divides by the window through the scales, which is not always the float nearest to 1 / size.
+float pool_multiplier(const IntegerNode& node, const WindowShape& s) {
+  const auto size = static_cast<float>(s.kernel_height * s.kernel_width);
+  return node.scale / (node.scale * size);
+}
+
+// QNNPACK's fixed point: both ratios scaled so that the larger has 22 bits.
+FixedPointAdd fixed_point_add(const IntegerNode& node, const IntegerNode& left, const IntegerNode& right) {
+  const float left_ratio = left.scale / node.scale;
+  const float right_ratio = right.scale / node.scale;
+  const int shift = 21 - std::ilogb(std::max(left_ratio, right_ratio));
+  return {static_cast<int32_t>(std::lrint(std::ldexp(left_ratio, shift))),
+          static_cast<int32_t>(std::lrint(std::ldexp(right_ratio, shift))), left.zero_point, right.zero_point, shift};
+}
+
+// What a node needs at run time beyond its fields, computed once a call.
+struct PreparedNode {
+  const IntegerNode* node;
+  int64_t size;    // codes of one image
+  int64_t offset;  // of those codes in a thread's arena
+  WindowShape window{};
+  std::vector<float> multipliers;
+  FixedPointAdd add{};
+};
+
+class Runner {
+ public:
+  Runner(const IntegerGraph& graph, InputRule rule) : rule_(rule) {
+    for (const IntegerNode& node : graph.nodes) {
+      PreparedNode prepared{&node, image_size(node), arena_size_, {}, {}, {}};
+      arena_size_ += prepared.size;
+      if (node.op == IntegerOp::kConv2d || node.op == IntegerOp::kLinear) {
+        prepared.multipliers = requantization(node, graph.nodes[node.inputs[0]]);
+      }
+      if (node.op == IntegerOp::kAdd) {
+        prepared.add = fixed_point_add(node, graph.nodes[node.inputs[0]], graph.nodes[node.inputs[1]]);
+      }
+      prepare_window(prepared, graph);
+      nodes_.push_back(std::move(prepared));
+    }
+  }
+
+  // Runs every image; `wanted[i]`, where defined, receives the codes of node i.
+  void run(const at::Tensor& images, const std::vector<at::Tensor>& wanted) const {
+    const float* pixels = images.const_data_ptr<float>();
+    at::parallel_for(0, images.size(0), 1, [&](int64_t begin, int64_t end) {
+      std::vector<int8_t> arena(arena_size_);
+      std::vector<int32_t> scratch(scratch_size_);
+      for (int64_t n = begin; n < end; ++n) {
+        for (size_t i = 0; i < nodes_.size(); ++i) {
+          run_node(nodes_[i], pixels + n * nodes_[0].size, arena.data(), scratch.data());
+          if (wanted[i].defined()) {
+            std::copy_n(arena.data() + nodes_[i].offset, nodes_[i].size,
+                        wanted[i].mutable_data_ptr<int8_t>() + n * nodes_[i].size);
+          }
+        }
+      }
+    });
+  }
+
+ private:
+  void prepare_window(PreparedNode& prepared, const IntegerGraph& graph) {
+    const IntegerNode& node = *prepared.node;
+    switch (node.op) {
+      case IntegerOp::kConv2d:
+        prepared.window = window_shape(node, graph.nodes[node.inputs[0]]);
+        scratch_size_ = std::max(scratch_size_, prepared.window.padded_size() + prepared.window.sums_size());
+        break;
+      case IntegerOp::kAvgPool2d:
+      case IntegerOp::kGlobalAvgPool:
+        prepared.window = window_shape(node, graph.nodes[node.inputs[0]]);
+        prepared.multipliers = {pool_multiplier(node, prepared.window)};
+        break;
+      case IntegerOp::kMaxPool2d:
+        prepared.window = window_shape(node, graph.nodes[node.inputs[0]]);
+        break;
+      default:
+        break;
+    }
+  }
+
+  void run_node(const PreparedNode& p, const float* pixels, int8_t* arena, int32_t* scratch) const {
+    const IntegerNode& node = *p.node;
+    const auto input = [&](size_t i) -> const PreparedNode& { return nodes_[node.inputs[i]]; };
+    const auto codes = [&](size_t i) -> const int8_t* { return arena + input(i).offset; };
+    const CodeRange range = code_range(node);
+    int8_t* y = arena + p.offset;
+    switch (node.op) {
+      case IntegerOp::kInput:
+        TORCHSLIM_CALL_KERNEL(reference_quantize, pixels, y, p.size, node.scale, rule_ == InputRule::kTorch213, range);
+        return;
+      case IntegerOp::kConv2d:
+        TORCHSLIM_CALL_KERNEL(reference_conv2d, codes(0), input(0).node->zero_point,
+                              node.codes.const_data_ptr<int8_t>(), node.bias_codes.const_data_ptr<int32_t>(),
+                              p.multipliers.data(), range, p.window, scratch, y);
+        return;
+      case IntegerOp::kLinear:
+        TORCHSLIM_CALL_KERNEL(reference_linear, codes(0), input(0).node->zero_point,
+                              node.codes.const_data_ptr<int8_t>(), node.bias_codes.const_data_ptr<int32_t>(),
+                              p.multipliers.data(), range, node.codes.size(1), node.codes.size(0), y);
+        return;
+      case IntegerOp::kAdd:
+        TORCHSLIM_CALL_KERNEL(reference_add, codes(0), codes(1), y, p.size, p.add, range);
+        return;
+      case IntegerOp::kMaxPool2d:
+        TORCHSLIM_CALL_KERNEL(reference_max_pool2d, codes(0), p.window, range, y);
+        return;
+      case IntegerOp::kAvgPool2d:
+      case IntegerOp::kGlobalAvgPool:
+        TORCHSLIM_CALL_KERNEL(reference_avg_pool2d, codes(0), p.window, p.multipliers[0], range, y);
+        return;
+      case IntegerOp::kClamp:
+      case IntegerOp::kFlatten:
+        TORCHSLIM_CALL_KERNEL(reference_clamp, codes(0), y, p.size, range);
+        return;
+    }
+  }
+
+  InputRule rule_;
+  std::vector<PreparedNode> nodes_;
+  int64_t arena_size_ = 0;
+  int64_t scratch_size_ = 0;
+};
+
+at::Tensor checked_images(const IntegerGraph& graph, const at::Tensor& images) {
+  TORCH_CHECK_VALUE(!graph.nodes.empty(), "torchslim::run_integer: the graph is empty");
+  TORCH_CHECK_TYPE(images.scalar_type() == at::kFloat, "torchslim::run_integer: images must be float32, got ",
+                   images.scalar_type());
+  const std::vector<int64_t>& expected = graph.nodes[0].shape;
+  TORCH_CHECK_VALUE(images.dim() == static_cast<int64_t>(expected.size()) &&
+                        std::equal(expected.begin() + 1, expected.end(), images.sizes().begin() + 1),
+                    "torchslim::run_integer: images must have the shape (N, ", at::IntArrayRef(expected).slice(1),
+                    ") of the example, got ", images.sizes());
+  at::Tensor contiguous = images.detach().contiguous();
+  const float* begin = contiguous.const_data_ptr<float>();
+  TORCH_CHECK_VALUE(std::all_of(begin, begin + contiguous.numel(), [](float pixel) { return std::isfinite(pixel); }),
+                    "torchslim::run_integer: images hold NaN or infinity");
+  return contiguous;
+}
+
+at::Tensor empty_codes(const IntegerNode& node, int64_t batch) {
+  std::vector<int64_t> shape = node.shape;
+  shape[0] = batch;
+  return at::empty(shape, at::TensorOptions().dtype(at::kChar));
+}
+
+}  // namespace
+
+IntegerResult run_integer(const IntegerGraph& graph, const at::Tensor& images, InputRule rule) {
+  const at::Tensor pixels = checked_images(graph, images);
+  const IntegerNode& last = graph.nodes.back();
+  std::vector<at::Tensor> wanted(graph.nodes.size());
+  wanted.back() = empty_codes(last, pixels.size(0));
+  Runner(graph, rule).run(pixels, wanted);
+  const at::Tensor& codes = wanted.back();
+  at::Tensor values = at::empty(codes.sizes(), at::TensorOptions().dtype(at::kFloat));
+  TORCHSLIM_CALL_KERNEL(reference_dequantize, codes.const_data_ptr<int8_t>(), values.mutable_data_ptr<float>(),
+                        codes.numel(), last.scale, last.zero_point);
+  return {codes, values};
+}
+
+std::vector<at::Tensor> run_integer_nodes(const IntegerGraph& graph, const at::Tensor& images, InputRule rule) {
+  const at::Tensor pixels = checked_images(graph, images);
+  std::vector<at::Tensor> codes;
+  for (const IntegerNode& node : graph.nodes) {
+    codes.push_back(empty_codes(node, pixels.size(0)));
+  }
+  Runner(graph, rule).run(pixels, codes);
+  return codes;
+}
+
+}  // namespace torchslim::deploy

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "deploy/reference_kernel.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace torchslim::CPU_CAPABILITY {
+namespace {
+
+// QNNPACK's requantisation: the sum as a float, times the multiplier, half to even, then zero point and bounds.
+int8_t requantize(int32_t sum, float multiplier, deploy::CodeRange range) {
+  const auto rounded = static_cast<int32_t>(std::nearbyint(static_cast<float>(sum) * multiplier));
+  return static_cast<int8_t>(std::clamp(rounded + range.zero_point, range.clamp_min, range.clamp_max));
+}
+
+// Copies the planes with their padding, shifted so that the zero point and the padding are 0.
+void pad_planes(const int8_t* x, int32_t zero_point, const deploy::WindowShape& s, int32_t* padded) {
+  std::fill_n(padded, s.padded_size(), 0);
+  for (int64_t c = 0; c < s.in_channels; ++c) {
+    for (int64_t row = 0; row < s.in_height; ++row) {
+      const int8_t* from = x + (c * s.in_height + row) * s.in_width;
+      int32_t* to = padded + (c * s.padded_height() + row + s.padding_height) * s.padded_width() + s.padding_width;
+      for (int64_t column = 0; column < s.in_width; ++column) {
+        to[column] = from[column] - zero_point;
+      }
+    }
+  }
+}
+
+// sums[i] += weight · x[i · stride]
+void accumulate_row(int32_t* sums, const int32_t* x, int32_t weight, int64_t n, int64_t stride) {
+  if (stride == 1) {
+    for (int64_t i = 0; i < n; ++i) {
+      sums[i] += weight * x[i];
+    }
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    sums[i] += weight * x[i * stride];
+  }
+}
+
+// Adds one weight's share to the sums of one output channel. With stride 1 all rows are one run over the padded plane:
+// `pitch` is then its width, and the sums between two rows are never read.
+void accumulate(int32_t* sums, const int32_t* x, int32_t weight, int64_t pitch, const deploy::WindowShape& s) {
+  if (s.stride_height == 1 && s.stride_width == 1) {
+    accumulate_row(sums, x, weight, (s.out_height - 1) * pitch + s.out_width, 1);
+    return;
+  }
+  for (int64_t row = 0; row < s.out_height; ++row) {
+    accumulate_row(sums + row * pitch, x + row * s.stride_height * s.padded_width(), weight, s.out_width,
+                   s.stride_width);
+  }
+}
+
+}  // namespace
+
+void reference_quantize(const float* x, int8_t* codes, int64_t n, float scale, bool fused, deploy::CodeRange range) {
+  const float inverse = 1.0F / scale;
+  const auto zero_point = static_cast<float>(range.zero_point + 128);  // as uint8, where the rule is defined
+  for (int64_t i = 0; i < n; ++i) {
+    const float rounded =
+        fused ? std::nearbyint(std::fma(x[i], inverse, zero_point)) : std::nearbyint(x[i] * inverse) + zero_point;
+    const float code =
+        std::clamp(rounded - 128.0F, static_cast<float>(range.clamp_min), static_cast<float>(range.clamp_max));
+    codes[i] = static_cast<int8_t>(code);
+  }
+}
+
+void reference_dequantize(const int8_t* codes, float* values, int64_t n, float scale, int32_t zero_point) {
+  for (int64_t i = 0; i < n; ++i) {
+    values[i] = scale * static_cast<float>(codes[i] - zero_point);
+  }
+}
+
+void reference_conv2d(const int8_t* x, int32_t x_zero_point, const int8_t* weight, const int32_t* bias,
+                      const float* multiplier, deploy::CodeRange range, const deploy::WindowShape& s, int32_t* scratch,
+                      int8_t* y) {
+  int32_t* padded = scratch;
+  int32_t* sums = scratch + s.padded_size();
+  pad_planes(x, x_zero_point, s, padded);
+  const bool one_run = s.stride_height == 1 && s.stride_width == 1;
+  const int64_t pitch = one_run ? s.padded_width() : s.out_width;
+  const int64_t group_inputs = s.in_channels / s.groups;
+  const int64_t group_outputs = s.out_channels / s.groups;
+  for (int64_t o = 0; o < s.out_channels; ++o) {
+    std::fill_n(sums, s.out_height * pitch, bias[o]);
+    const int64_t first_input = o / group_outputs * group_inputs;
+    for (int64_t c = first_input; c < first_input + group_inputs; ++c) {
+      for (int64_t ky = 0; ky < s.kernel_height; ++ky) {
+        for (int64_t kx = 0; kx < s.kernel_width; ++kx, ++weight) {
+          if (*weight != 0) {
+            const int64_t row = c * s.padded_height() + ky * s.dilation_height;
+            accumulate(sums, padded + row * s.padded_width() + kx * s.dilation_width, *weight, pitch, s);
+          }
+        }
+      }
+    }
+    for (int64_t row = 0; row < s.out_height; ++row) {
+      for (int64_t column = 0; column < s.out_width; ++column) {
+        *y++ = requantize(sums[row * pitch + column], multiplier[o], range);
+      }
+    }
+  }
+}
+
+void reference_linear(const int8_t* x, int32_t x_zero_point, const int8_t* weight, const int32_t* bias,
+                      const float* multiplier, deploy::CodeRange range, int64_t in_features, int64_t out_features,
+                      int8_t* y) {
+  for (int64_t o = 0; o < out_features; ++o, weight += in_features) {
+    int32_t sum = bias[o];
+    for (int64_t i = 0; i < in_features; ++i) {
+      sum += (x[i] - x_zero_point) * weight[i];
+    }
+    y[o] = requantize(sum, multiplier[o], range);
+  }
+}
+
+void reference_add(const int8_t* left, const int8_t* right, int8_t* y, int64_t n, deploy::FixedPointAdd form,
+                   deploy::CodeRange range) {
+  const auto mask = static_cast<int32_t>((uint32_t{1} << form.shift) - 1);
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t sum = form.left_multiplier * (left[i] - form.left_zero_point) +
+                        form.right_multiplier * (right[i] - form.right_zero_point);
+    // Half away from zero: an arithmetic shift rounds down, the remainder says whether to go one up.
+    const int32_t remainder = (sum & mask) - (sum < 0 ? 1 : 0);
+    const int32_t rounded = (sum >> form.shift) + (remainder > (mask >> 1) ? 1 : 0);
+    y[i] = static_cast<int8_t>(std::clamp(rounded + range.zero_point, range.clamp_min, range.clamp_max));
+  }
+}
+
+void reference_clamp(const int8_t* x, int8_t* y, int64_t n, deploy::CodeRange range) {
+  for (int64_t i = 0; i < n; ++i) {
+    y[i] = static_cast<int8_t>(std::clamp(static_cast<int32_t>(x[i]), range.clamp_min, range.clamp_max));
+  }
+}
+
+namespace {
+
+// Calls `visit(code)` for every position of the window of output (row, column) that lies inside the plane.
+template <typename Visit>
+void visit_window(const int8_t* plane, const deploy::WindowShape& s, int64_t row, int64_t column, Visit visit) {
+  for (int64_t ky = 0; ky < s.kernel_height; ++ky) {
+    const int64_t in_row = row * s.stride_height - s.padding_height + ky * s.dilation_height;
+    for (int64_t kx = 0; kx < s.kernel_width; ++kx) {
+      const int64_t in_column = column * s.stride_width - s.padding_width + kx * s.dilation_width;
+      if (in_row >= 0 && in_row < s.in_height && in_column >= 0 && in_column < s.in_width) {
+        visit(static_cast<int32_t>(plane[in_row * s.in_width + in_column]));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void reference_max_pool2d(const int8_t* x, const deploy::WindowShape& s, deploy::CodeRange range, int8_t* y) {
+  for (int64_t c = 0; c < s.out_channels; ++c, x += s.in_height * s.in_width) {
+    for (int64_t row = 0; row < s.out_height; ++row) {
+      for (int64_t column = 0; column < s.out_width; ++column) {
+        int32_t largest = range.clamp_min;
+        visit_window(x, s, row, column, [&largest](int32_t code) { largest = std::max(largest, code); });
+        *y++ = static_cast<int8_t>(largest);
+      }
+    }
+  }
+}
+
+void reference_avg_pool2d(const int8_t* x, const deploy::WindowShape& s, float multiplier, deploy::CodeRange range,
+                          int8_t* y) {
+  for (int64_t c = 0; c < s.out_channels; ++c, x += s.in_height * s.in_width) {
+    for (int64_t row = 0; row < s.out_height; ++row) {
+      for (int64_t column = 0; column < s.out_width; ++column) {
+        int32_t sum = 0;
+        visit_window(x, s, row, column, [&](int32_t code) { sum += code - range.zero_point; });
+        *y++ = requantize(sum, multiplier, range);
+      }
+    }
+  }
+}
+
+}  // namespace torchslim::CPU_CAPABILITY
