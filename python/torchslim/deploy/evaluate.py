@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How right a file is, and how near to the model it was made of."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from torchslim import _C
+from torchslim.deploy.lower import IntegerGraph
+from torchslim.deploy.run_ptl import PtlModel
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near the outputs of a file are to those of the model that was trained."""
+
+    top1: float  #: share of rows with the same largest logit, 0 to 1
+    max_steps: int  #: largest difference, in steps of the output grid
+    mean_steps: float  #: mean absolute difference, in the same steps
+
+
+def run_batches(model: PtlModel, images: Tensor, *, batch: int = 64) -> Tensor:
+    """Return the outputs of a file for all images (N, ...), `batch` at a time."""
+    outputs: Tensor = _C.deploy.run_batches(model._loaded, images, batch)
+    return outputs
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> float:
+    """Return the share, 0 to 1, of rows whose largest logit is at the target; of equal logits the first counts.
+
+    Args:
+        logits: (N, C) float32.
+        targets: (N,) int64.
+
+    Raises:
+        ValueError: the shapes do not fit.
+        TypeError: another dtype.
+    """
+    return float(_C.deploy.accuracy(logits, targets))
+
+
+def count_reference_differences(outputs: Tensor, graph: IntegerGraph, images: Tensor) -> int:
+    """Return how many of a file's `outputs` for `images` are not those of the integer reference; 0 is expected."""
+    return int(_C.deploy.count_reference_differences(outputs, graph, images))
+
+
+def compare_outputs(file: Tensor, fake_quantised: Tensor, step: float) -> Agreement:
+    """Compare the outputs of a file with those of the fake-quantised model.
+
+    Args:
+        file: (N, C) float32.
+        fake_quantised: the same shape, from the prepared model in eval mode.
+        step: scale of the output grid, `lower(graph).nodes[-1].scale`.
+    """
+    found = _C.deploy.compare_outputs(file, fake_quantised, step)
+    return Agreement(found.top1, found.max_steps, found.mean_steps)

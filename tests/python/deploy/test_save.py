@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: BSD-3-Clause
+import copy
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from deploy_zoo import NETWORKS, depthwise, images, resnet, trained, vgg
+from torch import nn
+from torch.jit.mobile import _load_for_lite_interpreter
+
+import torchslim as ts
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_the_file_computes_what_the_reference_computes(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    model = trained(make)
+    graph = ts.deploy.lower(ts.graph.capture(model, images(1)))
+    saved = ts.deploy.save(model, images(1), tmp_path / "net.ptl")
+    assert saved.kind == "int8"
+    assert saved.bytes == os.path.getsize(saved.path)
+    file = ts.deploy.load(saved.path)
+    for batch in (1, 2, 37):
+        x = images(batch, seed=batch) * 2
+        assert torch.equal(file(x), ts.deploy.run_integer(graph, x).values)
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_the_file_agrees_with_the_trained_model(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    model = trained(make)
+    saved = ts.deploy.save(model, images(1), tmp_path / "net.ptl")
+    step = ts.deploy.lower(ts.graph.capture(model, images(1))).nodes[-1].scale
+    x = images(256, seed=9)
+    with torch.no_grad():
+        found = ts.deploy.compare_outputs(ts.deploy.load(saved.path)(x), model(x), step)
+    assert found.mean_steps < 0.2
+    assert found.top1 > 0.95
+
+
+def test_a_float_model_is_written_in_float(tmp_path: Path) -> None:
+    for make in NETWORKS:
+        torch.manual_seed(1)
+        model = make()
+        model(images(64))  # moves the running statistics
+        model.eval()
+        saved = ts.deploy.save(model, images(1), tmp_path / "float.ptl")
+        assert saved.kind == "float"
+        with torch.no_grad():
+            torch.testing.assert_close(ts.deploy.load(saved.path)(images(5)), model(images(5)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_weights_are_in_the_file_once(tmp_path: Path) -> None:
+    model = trained(resnet)
+    saved = ts.deploy.save(model, images(1), tmp_path / "net.ptl")
+    codes = ts.deploy.lower(ts.graph.capture(model, images(1))).count_weights().total
+    channels = sum(m.weight.shape[0] for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    with zipfile.ZipFile(saved.path) as archive:
+        assert archive.testzip() is None
+        entries = archive.infolist()
+    assert [entry.file_size for entry in entries].count(codes) == 1
+    assert len(entries) == saved.records
+    assert {entry.date_time for entry in entries} == {(1980, 0, 0, 0, 0, 0)}
+    assert saved.bytes < codes + 24 * channels + 400 * saved.records + 25_000
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.ptl", "b.ptl"):
+        ts.deploy.save(trained(depthwise), images(1), tmp_path / name)
+    assert (tmp_path / "a.ptl").read_bytes() == (tmp_path / "b.ptl").read_bytes()
+
+
+def test_the_manifest_says_what_goes_in_and_comes_out(tmp_path: Path) -> None:
+    model = trained(depthwise)
+    saved = ts.deploy.save(
+        model, images(1), tmp_path / "net.ptl", mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.2), labels=["zebra"] * 10
+    )
+    file = ts.deploy.load(saved.path)
+    manifest = file.manifest
+    assert manifest["input"]["shape"] == [None, 3, 20, 20]
+    assert manifest["input"]["normalisation"]["mean"] == [0.4, 0.5, 0.6]
+    assert manifest["labels"][0] == "zebra"
+    # Whoever ports the file can check it with the sample alone.
+    grid, out = manifest["input_grid_uint8"], manifest["output_grid_uint8"]
+    codes = torch.tensor([(89 * i + 7) % 256 for i in range(3 * 20 * 20)])
+    sample = ((codes - grid["zero_point"]) * grid["scale"]).to(torch.float32).view(1, 3, 20, 20)
+    steps = torch.round(file(sample) / out["scale"]).to(torch.int64) + out["zero_point"]
+    assert steps.flatten().tolist() == manifest["sample"]["output_uint8"]
+
+
+def test_torch_loads_the_file_without_us(tmp_path: Path) -> None:
+    model = trained(vgg)
+    saved = ts.deploy.save(model, images(1), tmp_path / "net.ptl")
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = "qnnpack"
+    try:
+        loaded = _load_for_lite_interpreter(str(saved.path))
+        assert torch.equal(loaded(images(3)), ts.deploy.load(saved.path)(images(3)))
+    finally:
+        torch.backends.quantized.engine = before
+
+
+def test_saving_changes_neither_model_nor_engine(tmp_path: Path) -> None:
+    model = trained(resnet)
+    before = copy.deepcopy(model.state_dict())
+    engine = torch.backends.quantized.engine
+    ts.deploy.save(model, images(1), tmp_path / "net.ptl")
+    assert torch.backends.quantized.engine == engine
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("suffix", [".pte", ".onnx", ".slim"])
+def test_other_formats_are_refused_by_name(suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"\{suffix} files are not available yet"):
+        ts.deploy.save(vgg().eval(), images(1), tmp_path / f"net{suffix}")
+
+
+def test_an_unknown_operation_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "net.ptl"
+    path.write_bytes(b"old")
+    unknown = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus())
+    with pytest.raises(ValueError, match="softplus"):
+        ts.deploy.save(unknown.eval(), images(1), path)
+    assert path.read_bytes() == b"old"
+
+
+def test_nan_in_a_weight_is_refused(tmp_path: Path) -> None:
+    model = trained(vgg)
+    with torch.no_grad():
+        next(model.parameters())[0] = float("nan")
+    with pytest.raises(ValueError, match=r"0\.weight holds NaN"):
+        ts.deploy.save(model, images(1), tmp_path / "net.ptl")
+    assert not (tmp_path / "net.ptl").exists()
+
+
+def test_a_directory_that_is_missing_is_an_oserror(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"):
+        ts.deploy.save(vgg().eval(), images(1), tmp_path / "missing" / "net.ptl")
+    with pytest.raises(FileNotFoundError):
+        ts.deploy.load(tmp_path / "missing.ptl")
+
+
+def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
+    saved = ts.deploy.save(vgg().eval(), images(1), tmp_path / "net.ptl")
+    saved.path.write_bytes(saved.path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="not a whole PyTorch Mobile file"):
+        ts.deploy.load(saved.path)
+
+
+def test_an_integer_graph_pickles_and_copies() -> None:
+    model = trained(depthwise)
+    graph = ts.deploy.lower(ts.graph.capture(model, images(1)))
+    for copied in (pickle.loads(pickle.dumps(graph)), copy.deepcopy(graph)):
+        assert copied.checksum() == graph.checksum()
+        assert str(copied) == str(graph)
+        assert torch.equal(
+            ts.deploy.run_integer(copied, images(2)).codes, ts.deploy.run_integer(graph, images(2)).codes
+        )
+
+
+def test_the_older_input_rule_differs_at_ties_only() -> None:
+    graph = ts.deploy.lower(ts.graph.capture(trained(vgg), images(1)))
+    new, old = (
+        ts.deploy.run_integer_nodes(graph, images(8), input_rule=rule)[0] for rule in ("torch-2.13", "round-then-add")
+    )
+    assert (new.int() - old.int()).abs().max() <= 1
+    with pytest.raises(ValueError, match=r"got `torch-1\.0`"):
+        ts.deploy.run_integer(graph, images(1), input_rule="torch-1.0")  # type: ignore[arg-type]
