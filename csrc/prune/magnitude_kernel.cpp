@@ -77,7 +77,7 @@ void keep_after_quota(const Bits* x, int64_t n, Bits threshold, int64_t quota, b
 template <typename Bits>
 void zero_pruned(Bits* x, const bool* keep, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
-    x[i] = keep[i] ? x[i] : Bits{0};
+    x[i] &= static_cast<Bits>(-static_cast<Bits>(keep[i]));  // all ones or none: no branch, so it is vectorised
   }
 }
 

@@ -132,6 +132,9 @@ void MagnitudePruner::apply() const {
     masks.push_back(mask);
   };
   for (size_t i = 0; i < weights_.size(); ++i) {
+    TORCH_CHECK_VALUE(weights_[i].sizes() == masks_[i].sizes(), "torchslim::", kPruner, ": the weight of `", layers_[i],
+                      "` has the shape ", weights_[i].sizes(), ", its mask ", masks_[i].sizes(),
+                      "; make a new pruner after removing channels");
     add(weights_[i], masks_[i]);
     if (weights_[i].grad().defined()) {
       add(weights_[i].grad(), masks_[i]);

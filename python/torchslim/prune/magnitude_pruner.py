@@ -181,6 +181,11 @@ class MagnitudePruner:
             return
         tensors, masks = [], []
         for name, weight, mask in zip(self._layers, self._weights(), self._masks, strict=True):
+            if weight.shape != mask.shape:
+                raise ValueError(
+                    f"torchslim.prune.MagnitudePruner: the weight of `{name}` has the shape {list(weight.shape)}, its "
+                    f"mask {list(mask.shape)}; make a new pruner after removing channels"
+                )
             group: list[Tensor] = [weight]
             if weight.grad is not None:
                 group.append(weight.grad)

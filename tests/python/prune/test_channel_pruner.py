@@ -222,6 +222,19 @@ def test_plan_repeats_on_a_fresh_model() -> None:
     ts.graph.capture(fresh, EXAMPLE)
 
 
+def test_prepared_models_get_smaller_too() -> None:
+    images = torch.rand(4, 3, 16, 16)
+    model = ts.quant.prepare(make("mobilenet_v1"), images)
+    optimizer = torch.optim.Adam(model.parameters())
+    train(model, optimizer, 1)
+    before = sum(parameter.numel() for parameter in model.parameters())
+    pruner = ts.prune.ChannelPruner(model, images, ratio=0.25, optimizer=optimizer)
+    pruner.step()
+    assert sum(parameter.numel() for parameter in model.parameters()) < 0.7 * before
+    train(model, optimizer, 1)
+    ts.graph.capture(model.eval(), images)
+
+
 def test_round_to_and_exclude() -> None:
     model = make("mobilenet_v1")
     plan = json.loads(ts.prune.ChannelPruner(model, EXAMPLE, ratio=0.3, round_to=8).plan())

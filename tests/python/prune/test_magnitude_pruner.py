@@ -171,6 +171,42 @@ def test_deepcopy_goes_on_alone() -> None:
     assert_same(model, other)
 
 
+def test_prepared_models_ship_the_zeros() -> None:
+    torch.manual_seed(0)
+    model = ts.models.mobilenet_v1(5, width=0.25, in_channels=3)
+    images = torch.rand(4, 3, 16, 16)
+    prepared = ts.quant.prepare(model, images)
+    optimizer = torch.optim.AdamW(prepared.parameters(), lr=1e-3)
+    pruner = ts.prune.MagnitudePruner(prepared, ts.prune.PolynomialSchedule(0, 3, final_sparsity=0.5), optimizer)
+    layers = [name for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    assert list(pruner.layer_sparsity()) == layers  # first and last included, under their names in the float model
+    for _ in range(4):
+        optimizer.zero_grad()
+        prepared(images).square().mean().backward()
+        optimizer.step()
+        pruner.step()
+    pruner.finalize()
+    zeros = total = 0
+    for name in layers:
+        weight = prepared.get_submodule(name).weight
+        scale, _ = ts.quant.weight_qparams(weight)
+        codes = (weight / scale.reshape(-1, *[1] * (weight.dim() - 1))).round()
+        assert not codes[weight == 0].any()
+        zeros, total = zeros + int((codes == 0).sum()), total + codes.numel()
+    assert zeros >= round(total / 2)  # counted in the integers that ship
+
+
+def test_removed_channels_need_a_new_pruner() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    pruner = ts.prune.MagnitudePruner(model, ts.prune.ConstantSchedule(0.5))
+    pruner.step()
+    ts.prune.ChannelPruner(model, torch.rand(1, 3, 8, 8)).step()
+    with pytest.raises(
+        ValueError, match=r"`0` has the shape \[4, 3, 3, 3\], its mask \[8, 3, 3, 3\]; make a new pruner"
+    ):
+        pruner.step()
+
+
 def test_nothing_happens_before_the_schedule_begins() -> None:
     model = make_model()
     before = copy.deepcopy(model.state_dict())
