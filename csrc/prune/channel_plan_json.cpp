@@ -14,7 +14,7 @@ constexpr std::string_view kFormat = "torchslim.channel_plan";
 constexpr int64_t kVersion = 1;
 
 // Layer names are attribute names and dots: nothing in them needs an escape, and the reader refuses what does.
-std::string quoted(std::string_view text) { return '"' + std::string(text) + '"'; }
+std::string in_quotes(std::string_view text) { return '"' + std::string(text) + '"'; }
 
 template <typename Items, typename Format>
 std::string list_of(const Items& items, const Format& format) {
@@ -26,16 +26,16 @@ std::string list_of(const Items& items, const Format& format) {
 }
 
 std::string format_consumer(const ChannelConsumer& consumer) {
-  return "{\"layer\": " + quoted(consumer.layer) + ", \"kind\": " + (consumer.linear ? "\"linear\"" : "\"conv2d\"") +
+  return "{\"layer\": " + in_quotes(consumer.layer) + ", \"kind\": " + (consumer.linear ? "\"linear\"" : "\"conv2d\"") +
          ", \"repeat\": " + std::to_string(consumer.repeat) + "}";
 }
 
 std::string format_cut(const ChannelCut& cut) {
   const auto number = [](int64_t value) { return std::to_string(value); };
-  return "\n  {\"layer\": " + quoted(cut.chain.layer) + ", \"channels\": " + number(cut.chain.channels) +
+  return "\n  {\"layer\": " + in_quotes(cut.chain.layer) + ", \"channels\": " + number(cut.chain.channels) +
          ", \"keep\": " + list_of(cut.keep, number) +
-         ",\n   \"batch_norms\": " + list_of(cut.chain.batch_norms, quoted) +
-         ", \"depthwise\": " + list_of(cut.chain.depthwise, quoted) +
+         ",\n   \"batch_norms\": " + list_of(cut.chain.batch_norms, in_quotes) +
+         ", \"depthwise\": " + list_of(cut.chain.depthwise, in_quotes) +
          ",\n   \"consumers\": " + list_of(cut.chain.consumers, format_consumer) + "}";
 }
 
@@ -184,7 +184,7 @@ class PlanReader {
 }  // namespace
 
 std::string to_json(const ChannelPlan& plan) {
-  return "{\"format\": " + quoted(kFormat) + ", \"version\": " + std::to_string(kVersion) +
+  return "{\"format\": " + in_quotes(kFormat) + ", \"version\": " + std::to_string(kVersion) +
          ", \"cuts\": " + list_of(plan.cuts, format_cut) + "}";
 }
 
