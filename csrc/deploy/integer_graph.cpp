@@ -4,20 +4,20 @@
 #include <fmt/ranges.h>
 #include <torchslim/deploy/integer_graph.h>
 
-#include "deploy/crc32.h"
+#include "core/crc32.h"
 
 namespace torchslim::deploy {
 namespace {
 
 template <typename T>
-void add_number(Crc32& crc, const T& number) {
-  crc.add(&number, sizeof(number));
+void add_number(uint32_t& crc, const T& number) {
+  crc = core::crc32(&number, sizeof(number), crc);
 }
 
-void add_tensor(Crc32& crc, const at::Tensor& tensor) {
+void add_tensor(uint32_t& crc, const at::Tensor& tensor) {
   if (tensor.defined()) {
     const at::Tensor contiguous = tensor.contiguous();
-    crc.add(contiguous.const_data_ptr(), contiguous.nbytes());
+    crc = core::crc32(contiguous.const_data_ptr(), contiguous.nbytes(), crc);
   }
 }
 
@@ -63,7 +63,7 @@ WeightCount count_weights(const IntegerGraph& graph) {
 }
 
 std::string checksum(const IntegerGraph& graph) {
-  Crc32 crc;
+  uint32_t crc = 0;
   for (const IntegerNode& node : graph.nodes) {
     add_number(crc, static_cast<int32_t>(node.op));
     for (const int64_t input : node.inputs) {
@@ -82,7 +82,7 @@ std::string checksum(const IntegerGraph& graph) {
       add_tensor(crc, tensor);
     }
   }
-  return fmt::format("{:08x}", crc.value());
+  return fmt::format("{:08x}", crc);
 }
 
 std::string to_string(const IntegerGraph& graph) {

@@ -35,6 +35,9 @@ WindowShape window_shape(const IntegerNode& node, const IntegerNode& input) {
   const graph::Window& w = node.window;
   const bool global = node.op == IntegerOp::kGlobalAvgPool;
   WindowShape s{};
+  if (node.op == IntegerOp::kLinear) {  // a convolution of an image of one pixel
+    return {input.shape[1], 1, 1, node.shape[1], 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1};
+  }
   s.in_channels = input.shape[1], s.in_height = input.shape[2], s.in_width = input.shape[3];
   s.out_channels = node.shape[1], s.out_height = node.shape[2], s.out_width = node.shape[3];
   s.kernel_height = global ? s.in_height : w.kernel[0];
@@ -68,17 +71,27 @@ struct PreparedNode {
   int64_t offset;  // of those codes in a thread's arena
   WindowShape window{};
   std::vector<float> multipliers;
+  std::vector<int16_t> weight;  // the codes, wide enough for a fast dot product
   FixedPointAdd add{};
+};
+
+// What a thread works in, large enough for every layer.
+struct Scratch {
+  std::vector<int16_t> patches;
+  std::vector<int32_t> sums;
 };
 
 class Runner {
  public:
   Runner(const IntegerGraph& graph, InputRule rule) : rule_(rule) {
     for (const IntegerNode& node : graph.nodes) {
-      PreparedNode prepared{&node, image_size(node), arena_size_, {}, {}, {}};
+      PreparedNode prepared{&node, image_size(node), arena_size_, {}, {}, {}, {}};
       arena_size_ += prepared.size;
       if (node.op == IntegerOp::kConv2d || node.op == IntegerOp::kLinear) {
         prepared.multipliers = requantization(node, graph.nodes[node.inputs[0]]);
+        const at::Tensor codes = node.codes.contiguous();
+        const auto* code = codes.const_data_ptr<int8_t>();
+        prepared.weight.assign(code, code + codes.numel());
       }
       if (node.op == IntegerOp::kAdd) {
         prepared.add = fixed_point_add(node, graph.nodes[node.inputs[0]], graph.nodes[node.inputs[1]]);
@@ -93,10 +106,10 @@ class Runner {
     const float* pixels = images.const_data_ptr<float>();
     at::parallel_for(0, images.size(0), 1, [&](int64_t begin, int64_t end) {
       std::vector<int8_t> arena(arena_size_);
-      std::vector<int32_t> scratch(scratch_size_);
+      Scratch scratch{std::vector<int16_t>(patches_size_), std::vector<int32_t>(sums_size_)};
       for (int64_t n = begin; n < end; ++n) {
         for (size_t i = 0; i < nodes_.size(); ++i) {
-          run_node(nodes_[i], pixels + n * nodes_[0].size, arena.data(), scratch.data());
+          run_node(nodes_[i], pixels + n * nodes_[0].size, arena.data(), scratch);
           if (wanted[i].defined()) {
             std::copy_n(arena.data() + nodes_[i].offset, nodes_[i].size,
                         wanted[i].mutable_data_ptr<int8_t>() + n * nodes_[i].size);
@@ -111,8 +124,10 @@ class Runner {
     const IntegerNode& node = *prepared.node;
     switch (node.op) {
       case IntegerOp::kConv2d:
+      case IntegerOp::kLinear:
         prepared.window = window_shape(node, graph.nodes[node.inputs[0]]);
-        scratch_size_ = std::max(scratch_size_, prepared.window.padded_size() + prepared.window.sums_size());
+        patches_size_ = std::max(patches_size_, prepared.window.out_pixels() * prepared.window.patch_size());
+        sums_size_ = std::max(sums_size_, prepared.window.plane_size() + prepared.window.sums_size());
         break;
       case IntegerOp::kAvgPool2d:
       case IntegerOp::kGlobalAvgPool:
@@ -127,7 +142,7 @@ class Runner {
     }
   }
 
-  void run_node(const PreparedNode& p, const float* pixels, int8_t* arena, int32_t* scratch) const {
+  void run_node(const PreparedNode& p, const float* pixels, int8_t* arena, Scratch& scratch) const {
     const IntegerNode& node = *p.node;
     const auto input = [&](size_t i) -> const PreparedNode& { return nodes_[node.inputs[i]]; };
     const auto codes = [&](size_t i) -> const int8_t* { return arena + input(i).offset; };
@@ -138,14 +153,10 @@ class Runner {
         TORCHSLIM_CALL_KERNEL(reference_quantize, pixels, y, p.size, node.scale, rule_ == InputRule::kTorch213, range);
         return;
       case IntegerOp::kConv2d:
-        TORCHSLIM_CALL_KERNEL(reference_conv2d, codes(0), input(0).node->zero_point,
-                              node.codes.const_data_ptr<int8_t>(), node.bias_codes.const_data_ptr<int32_t>(),
-                              p.multipliers.data(), range, p.window, scratch, y);
-        return;
       case IntegerOp::kLinear:
-        TORCHSLIM_CALL_KERNEL(reference_linear, codes(0), input(0).node->zero_point,
-                              node.codes.const_data_ptr<int8_t>(), node.bias_codes.const_data_ptr<int32_t>(),
-                              p.multipliers.data(), range, node.codes.size(1), node.codes.size(0), y);
+        TORCHSLIM_CALL_KERNEL(reference_conv2d, codes(0), input(0).node->zero_point, p.weight.data(),
+                              node.bias_codes.const_data_ptr<int32_t>(), p.multipliers.data(), range, p.window,
+                              scratch.patches.data(), scratch.sums.data(), y);
         return;
       case IntegerOp::kAdd:
         TORCHSLIM_CALL_KERNEL(reference_add, codes(0), codes(1), y, p.size, p.add, range);
@@ -167,7 +178,8 @@ class Runner {
   InputRule rule_;
   std::vector<PreparedNode> nodes_;
   int64_t arena_size_ = 0;
-  int64_t scratch_size_ = 0;
+  int64_t patches_size_ = 0;
+  int64_t sums_size_ = 0;
 };
 
 at::Tensor checked_images(const IntegerGraph& graph, const at::Tensor& images) {

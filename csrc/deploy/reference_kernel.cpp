@@ -13,16 +13,13 @@ int8_t requantize(int32_t sum, float multiplier, deploy::CodeRange range) {
   return static_cast<int8_t>(std::clamp(rounded + range.zero_point, range.clamp_min, range.clamp_max));
 }
 
-// Copies the planes with their padding, shifted so that the zero point and the padding are 0.
-void pad_planes(const int8_t* x, int32_t zero_point, const deploy::WindowShape& s, int32_t* padded) {
-  std::fill_n(padded, s.padded_size(), 0);
-  for (int64_t c = 0; c < s.in_channels; ++c) {
-    for (int64_t row = 0; row < s.in_height; ++row) {
-      const int8_t* from = x + (c * s.in_height + row) * s.in_width;
-      int32_t* to = padded + (c * s.padded_height() + row + s.padding_height) * s.padded_width() + s.padding_width;
-      for (int64_t column = 0; column < s.in_width; ++column) {
-        to[column] = from[column] - zero_point;
-      }
+// Copies a plane with its padding, shifted so that the zero point and the padding are 0.
+void pad_plane(const int8_t* x, int32_t zero_point, const deploy::WindowShape& s, int32_t* padded) {
+  std::fill_n(padded, s.plane_size(), 0);
+  for (int64_t row = 0; row < s.in_height; ++row) {
+    int32_t* to = padded + (row + s.padding_height) * s.padded_width() + s.padding_width;
+    for (int64_t column = 0; column < s.in_width; ++column) {
+      to[column] = x[row * s.in_width + column] - zero_point;
     }
   }
 }
@@ -73,46 +70,77 @@ void reference_dequantize(const int8_t* codes, float* values, int64_t n, float s
   }
 }
 
-void reference_conv2d(const int8_t* x, int32_t x_zero_point, const int8_t* weight, const int32_t* bias,
-                      const float* multiplier, deploy::CodeRange range, const deploy::WindowShape& s, int32_t* scratch,
-                      int8_t* y) {
-  int32_t* padded = scratch;
-  int32_t* sums = scratch + s.padded_size();
-  pad_planes(x, x_zero_point, s, padded);
+namespace {
+
+// One input channel for each output channel: adds the plane, shifted, once for each weight.
+void depthwise_channel(const int32_t* padded, const int16_t* weight, int32_t bias, float multiplier,
+                       deploy::CodeRange range, const deploy::WindowShape& s, int32_t* sums, int8_t* y) {
   const bool one_run = s.stride_height == 1 && s.stride_width == 1;
   const int64_t pitch = one_run ? s.padded_width() : s.out_width;
-  const int64_t group_inputs = s.in_channels / s.groups;
-  const int64_t group_outputs = s.out_channels / s.groups;
-  for (int64_t o = 0; o < s.out_channels; ++o) {
-    std::fill_n(sums, s.out_height * pitch, bias[o]);
-    const int64_t first_input = o / group_outputs * group_inputs;
-    for (int64_t c = first_input; c < first_input + group_inputs; ++c) {
-      for (int64_t ky = 0; ky < s.kernel_height; ++ky) {
-        for (int64_t kx = 0; kx < s.kernel_width; ++kx, ++weight) {
-          if (*weight != 0) {
-            const int64_t row = c * s.padded_height() + ky * s.dilation_height;
-            accumulate(sums, padded + row * s.padded_width() + kx * s.dilation_width, *weight, pitch, s);
-          }
-        }
-      }
+  std::fill_n(sums, s.out_height * pitch, bias);
+  for (int64_t ky = 0; ky < s.kernel_height; ++ky) {
+    for (int64_t kx = 0; kx < s.kernel_width; ++kx) {
+      const int64_t offset = ky * s.dilation_height * s.padded_width() + kx * s.dilation_width;
+      accumulate(sums, padded + offset, weight[ky * s.kernel_width + kx], pitch, s);
     }
-    for (int64_t row = 0; row < s.out_height; ++row) {
-      for (int64_t column = 0; column < s.out_width; ++column) {
-        *y++ = requantize(sums[row * pitch + column], multiplier[o], range);
+  }
+  for (int64_t row = 0; row < s.out_height; ++row) {
+    for (int64_t column = 0; column < s.out_width; ++column) {
+      *y++ = requantize(sums[row * pitch + column], multiplier, range);
+    }
+  }
+}
+
+// Adds one channel of the group to the patches: its kernel's inputs for every output pixel, side by side.
+void gather(const int32_t* padded, const deploy::WindowShape& s, int16_t* patches) {
+  for (int64_t row = 0; row < s.out_height; ++row) {
+    for (int64_t column = 0; column < s.out_width; ++column, patches += s.patch_size()) {
+      const int32_t* from = padded + row * s.stride_height * s.padded_width() + column * s.stride_width;
+      int16_t* to = patches;
+      for (int64_t ky = 0; ky < s.kernel_height; ++ky) {
+        for (int64_t kx = 0; kx < s.kernel_width; ++kx) {
+          *to++ = static_cast<int16_t>(from[ky * s.dilation_height * s.padded_width() + kx * s.dilation_width]);
+        }
       }
     }
   }
 }
 
-void reference_linear(const int8_t* x, int32_t x_zero_point, const int8_t* weight, const int32_t* bias,
-                      const float* multiplier, deploy::CodeRange range, int64_t in_features, int64_t out_features,
-                      int8_t* y) {
-  for (int64_t o = 0; o < out_features; ++o, weight += in_features) {
-    int32_t sum = bias[o];
-    for (int64_t i = 0; i < in_features; ++i) {
-      sum += (x[i] - x_zero_point) * weight[i];
+int32_t dot(const int16_t* left, const int16_t* right, int64_t n) {
+  int32_t sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    sum += static_cast<int32_t>(left[i]) * right[i];
+  }
+  return sum;
+}
+
+}  // namespace
+
+void reference_conv2d(const int8_t* x, int32_t x_zero_point, const int16_t* weight, const int32_t* bias,
+                      const float* multiplier, deploy::CodeRange range, const deploy::WindowShape& s, int16_t* patches,
+                      int32_t* scratch, int8_t* y) {
+  const int64_t group_inputs = s.in_channels / s.groups;
+  const int64_t group_outputs = s.out_channels / s.groups;
+  const int64_t in_pixels = s.in_height * s.in_width;
+  for (int64_t group = 0; group < s.groups; ++group) {
+    for (int64_t c = 0; c < group_inputs; ++c) {
+      pad_plane(x + (group * group_inputs + c) * in_pixels, x_zero_point, s, scratch);
+      if (group_inputs > 1) {
+        gather(scratch, s, patches + c * s.kernel_height * s.kernel_width);
+      }
     }
-    y[o] = requantize(sum, multiplier[o], range);
+    for (int64_t o = group * group_outputs; o < (group + 1) * group_outputs; ++o) {
+      const int16_t* w = weight + o * s.patch_size();
+      if (group_inputs == 1) {
+        depthwise_channel(scratch, w, bias[o], multiplier[o], range, s, scratch + s.plane_size(),
+                          y + o * s.out_pixels());
+        continue;
+      }
+      for (int64_t pixel = 0; pixel < s.out_pixels(); ++pixel) {
+        const int32_t sum = bias[o] + dot(patches + pixel * s.patch_size(), w, s.patch_size());
+        y[o * s.out_pixels() + pixel] = requantize(sum, multiplier[o], range);
+      }
+    }
   }
 }
 

@@ -17,11 +17,13 @@ struct WindowShape {
   int64_t dilation_height, dilation_width;
   int64_t groups;
 
-  int64_t padded_height() const { return in_height + 2 * padding_height; }
   int64_t padded_width() const { return in_width + 2 * padding_width; }
-  /// How many int32 the padded copy of the input takes.
-  int64_t padded_size() const { return in_channels * padded_height() * padded_width(); }
-  /// How many int32 the sums of one output channel take.
+  int64_t padded_height() const { return in_height + 2 * padding_height; }
+  int64_t out_pixels() const { return out_height * out_width; }
+  /// How many inputs an output is a sum of.
+  int64_t patch_size() const { return in_channels / groups * kernel_height * kernel_width; }
+  /// How many int32 the copy of one padded plane takes, and the sums of one output channel.
+  int64_t plane_size() const { return padded_height() * padded_width(); }
   int64_t sums_size() const { return out_height * (padded_width() > out_width ? padded_width() : out_width); }
 };
 
@@ -45,14 +47,11 @@ TORCHSLIM_DECLARE_KERNEL(
     void reference_quantize(const float* x, int8_t* codes, int64_t n, float scale, bool fused, deploy::CodeRange range);
     // values[i] = scale · (codes[i] - zero_point)
     void reference_dequantize(const int8_t* codes, float* values, int64_t n, float scale, int32_t zero_point);
-    // scratch: padded_size() + sums_size()
-    void reference_conv2d(const int8_t* x, int32_t x_zero_point, const int8_t* weight, const int32_t* bias,
+    // weight: codes as int16, (out_channels, patch_size()). patches: out_pixels() · patch_size(). scratch: plane_size() +
+    // sums_size(). A linear layer is a convolution of a 1x1 image.
+    void reference_conv2d(const int8_t* x, int32_t x_zero_point, const int16_t* weight, const int32_t* bias,
                           const float* multiplier, deploy::CodeRange range, const deploy::WindowShape& shape,
-                          int32_t* scratch, int8_t* y);
-    // one row of features
-    void reference_linear(const int8_t* x, int32_t x_zero_point, const int8_t* weight, const int32_t* bias,
-                          const float* multiplier, deploy::CodeRange range, int64_t in_features, int64_t out_features,
-                          int8_t* y);
+                          int16_t* patches, int32_t* scratch, int8_t* y);
     void reference_add(const int8_t* left, const int8_t* right, int8_t* y, int64_t n, deploy::FixedPointAdd form,
                        deploy::CodeRange range);
     void reference_clamp(const int8_t* x, int8_t* y, int64_t n, deploy::CodeRange range);

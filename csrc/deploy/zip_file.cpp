@@ -3,7 +3,7 @@
 
 #include <c10/util/Exception.h>
 
-#include "deploy/crc32.h"
+#include "core/crc32.h"
 
 namespace torchslim::deploy {
 namespace {
@@ -81,9 +81,8 @@ std::vector<ZipEntry> read_zip(std::string_view archive, const std::string& path
     const uint64_t content = offset + kLocalHeaderSize + reader.number(offset + 26, 2) + reader.number(offset + 28, 2);
     ZipEntry entry{std::string(reader.bytes(at + kDirectoryEntrySize, name_size)), reader.bytes(content, size),
                    static_cast<uint32_t>(reader.number(at + 16, 4))};
-    Crc32 crc;
-    crc.add(entry.content.data(), entry.content.size());
-    reader.require(!stored || crc.value() == entry.crc32, "record " + entry.name + " was changed");
+    const uint32_t found = core::crc32(entry.content.data(), entry.content.size());
+    reader.require(!stored || found == entry.crc32, "record " + entry.name + " was changed");
     entries.push_back(std::move(entry));
     at += kDirectoryEntrySize + name_size + extra_size + reader.number(at + 32, 2);
   }
