@@ -29,11 +29,15 @@ std::string percent(const std::optional<double>& value) { return value ? fmt::fo
 
 // 1234567 as "1,234,567", whatever the locale.
 std::string thousands(int64_t value) {
-  std::string digits = std::to_string(value);
-  for (int64_t at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) {
-    digits.insert(static_cast<size_t>(at), ",");
+  const std::string digits = std::to_string(value);
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) {
+      text += ',';
+    }
+    text += digits[i];
   }
-  return digits;
+  return text;
 }
 
 std::string bytes_text(const std::optional<int64_t>& value) { return value ? thousands(*value) : kNothing; }
