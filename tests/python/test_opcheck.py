@@ -59,6 +59,7 @@ SAMPLES: dict[str, Callable[[], list[Sample]]] = {
     "torchslim::_observe_fake_quantize_cut": lambda: [(_x(False), *_state(), 0.01, -128, 127, False, 0.0)],
     "torchslim::_fake_quantize_backward": lambda: [(_x(False), _cut(), [200, 1, 40, 8])],
     "torchslim::round_bias": lambda: [(torch.randn(4, requires_grad=True), torch.tensor(0.1), torch.rand(4) + 0.1)],
+    "torchslim::round_average": lambda: [(torch.randn(2, 3, 1, 1, requires_grad=True), torch.tensor(0.1), 4)],
     "torchslim::kd_loss": lambda: [
         (_logits(True), _logits(), 4.0),
         (_logits(True), _logits(), 2.0, "batchmean", None, 0.9, torch.tensor([0, 3, -100, 6, 1]), 0.1),

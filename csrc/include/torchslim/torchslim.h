@@ -3,11 +3,6 @@
 
 // The whole library; a room's header alone also works.
 #include <torchslim/distill/kd_loss.h>
-#include <torchslim/graph/capture.h>
-#include <torchslim/graph/count.h>
-#include <torchslim/graph/fold.h>
-#include <torchslim/graph/graph.h>
-#include <torchslim/graph/interpret.h>
 #include <torchslim/prune/apply_masks.h>
 #include <torchslim/prune/channel_plan.h>
 #include <torchslim/prune/channel_pruner.h>

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Quantisation: tensors and models that compute in floats what integers will compute."""
 
+from torchslim.quant.convert import ConvertedModel, convert
 from torchslim.quant.fake_quantize import fake_quantize
 from torchslim.quant.fake_quantize_module import FakeQuantize
-from torchslim.quant.layers import QuantConv2d, QuantLinear, SharedFakeQuantize
+from torchslim.quant.layers import QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize
 from torchslim.quant.observers import MinMaxObserver, MovingAverageObserver
 from torchslim.quant.prepare import prepare
 from torchslim.quant.prepared_model import (
@@ -17,14 +18,17 @@ from torchslim.quant.prepared_model import (
 from torchslim.quant.qparams import choose_qparams, weight_qparams
 
 __all__ = [
+    "ConvertedModel",
     "FakeQuantize",
     "MinMaxObserver",
     "MovingAverageObserver",
     "PreparedModel",
+    "QuantAveragePool",
     "QuantConv2d",
     "QuantLinear",
     "SharedFakeQuantize",
     "choose_qparams",
+    "convert",
     "disable_fake_quant",
     "disable_observer",
     "enable_fake_quant",

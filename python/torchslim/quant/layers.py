@@ -233,27 +233,60 @@ class QuantLinear(_QuantLayer, nn.Linear):
         return nn.functional.linear(x, weight, bias)
 
 
-class SharedFakeQuantize(nn.Module):
-    """Rounds onto the grid of another quantiser: behind averages, whose result lies between grid points.
-
-    Args:
-        owner: the quantiser whose grid it is; not owned. While its fake-quantise is disabled, nothing is rounded.
-    """
+class _SharedGrid(nn.Module):
+    """What rounds onto the grid of another quantiser, or not at all while that one's fake-quantise is disabled."""
 
     def __init__(self, owner: FakeQuantize) -> None:
-        """Ties the module to `owner`."""
         super().__init__()
         self._owner = (owner,)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns `x` on the owner's grid."""
+    def _fake_quantize(self, x: Tensor) -> Tensor:
         owner = self._owner[0]
-        if not _rounds(owner):
-            return x
         y: Tensor = torch.ops.torchslim.fake_quantize.tensor_qparams(
             x, owner.scale, owner.zero_point, owner.quant_min, owner.quant_max
         )
         return y
+
+
+class SharedFakeQuantize(_SharedGrid):
+    """Rounds onto the grid of another quantiser: behind a ReLU6 that stands alone, whose 6 may lie between grid points.
+
+    Args:
+        owner: the quantiser whose grid it is; not owned.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns `x` on the owner's grid."""
+        return self._fake_quantize(x) if _rounds(self._owner[0]) else x
+
+
+class QuantAveragePool(_SharedGrid):
+    """An average pool that rounds onto the grid of its input, as integers do (`torchslim::round_average`).
+
+    Args:
+        owner: the quantiser that made the input; not owned.
+        pool: the average pool; None: over the whole image, to (N, C, 1, 1).
+    """
+
+    def __init__(self, owner: FakeQuantize, pool: nn.AvgPool2d | None = None) -> None:
+        """Ties the module to `owner`."""
+        super().__init__(owner)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the averages, on the owner's grid."""
+        y = nn.functional.adaptive_avg_pool2d(x, 1) if self.pool is None else cast(Tensor, self.pool(x))
+        if not _rounds(self._owner[0]):
+            return y
+        if torch._C._is_tracing():
+            return self._fake_quantize(y)
+        size = x.shape[-2:] if self.pool is None else _pair(self.pool.kernel_size)
+        rounded: Tensor = torch.ops.torchslim.round_average(y, self._owner[0].scale, size[0] * size[1])
+        return rounded
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
 
 
 def numeric_padding(conv: nn.Conv2d, name: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from torchslim.quant import patterns
 from torchslim.quant.fake_quantize_module import FakeQuantize
-from torchslim.quant.layers import BATCH_NORMS, QuantConv2d, QuantLinear, SharedFakeQuantize
+from torchslim.quant.layers import BATCH_NORMS, QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize
 from torchslim.quant.observers import Observer
 
 #: How messages name the call that the user made.
@@ -113,9 +113,11 @@ class Rewriter:
         self._substitute(node, result)
 
     def _do_relu6(self, node: fx.Node) -> None:
+        path = self._add_module(_home(node), "relu6_fake_quantize", SharedFakeQuantize(self._grid(node)))
         with self.graph.inserting_before(node):
-            result = self.graph.call_function(F.relu6, (self._input(node),))
-        self._substitute(node, result, rounded=True)
+            clamped = self.graph.call_function(F.relu6, (self._input(node),))
+            rounded = self.graph.call_module(path, (clamped,))
+        self._substitute(node, rounded)
 
     def _do_add(self, node: fx.Node) -> None:
         terms = [*node.args, *(node.kwargs[k] for k in ("input", "other") if k in node.kwargs)]
@@ -151,16 +153,14 @@ class Rewriter:
         self._average(node, keep_dims=len(self._shape(node)) == 4)
 
     def _average(self, node: fx.Node, keep_dims: bool) -> None:
-        with self.graph.inserting_before(node):
-            result = self.graph.call_function(F.adaptive_avg_pool2d, (self._input(node), 1))
-        shape = (*self._shape(self._input(node))[:2], 1, 1)
+        module = QuantAveragePool(self._grid(node))
         if keep_dims:
-            self._substitute(node, result, rounded=True)
+            self._call_new_module(node, "global_avg_pool", module)
             return
-        pooled = self._round_shared(node, result)
+        path = self._add_module(_home(node), "global_avg_pool", module)
         with self.graph.inserting_before(node):
+            pooled = self.graph.call_module(path, (self._input(node),))
             flat = self.graph.call_function(torch.flatten, (pooled, 1))
-        assert patterns.is_flattening(shape, self._shape(node))
         self._substitute(node, flat)
 
     def _do_avg_pool(self, node: fx.Node) -> None:
@@ -171,13 +171,16 @@ class Rewriter:
             self._refuse(node, "expected ceil_mode False", "choose a window that fits")
         if not pool.count_include_pad and pool.padding not in (0, (0, 0)):
             self._refuse(node, "expected count_include_pad True", "integer runtimes count the padding")
-        self._call_module_for(node, "avg_pool", pool, rounded=True)
+        self._call_new_module(node, "avg_pool", QuantAveragePool(self._grid(node), pool))
 
     def _do_max_pool(self, node: fx.Node) -> None:
         pool = self._as_module(node, nn.MaxPool2d, _MAX_POOL)
         if pool.return_indices:
             self._refuse(node, "expected return_indices False", "unpooling cannot run in int8")
-        self._call_module_for(node, "max_pool", pool)
+        if node.op == "call_module":
+            self._finish(node, self._grid(node))
+        else:
+            self._call_new_module(node, "max_pool", pool)
 
     def _do_flatten(self, node: fx.Node) -> None:
         before, after = self._shape(self._input(node)), self._shape(node)
@@ -203,7 +206,7 @@ class Rewriter:
             return
         kind = nn.Dropout2d if node.target is F.dropout2d else nn.Dropout
         module = kind(float(self._argument(node, "p", 1, 0.5))).train(self.root.training)
-        self._call_module_for(node, "dropout", module)
+        self._call_new_module(node, "dropout", module)
 
     def _do_concat(self, node: fx.Node) -> None:
         self._refuse(node, "concatenation is not available in int8 yet", "add the tensors, or keep this model in float")
@@ -270,18 +273,6 @@ class Rewriter:
         node.args, node.kwargs = (x,), {}
         self._finish(node, layer.output_fake_quantize)
 
-    def _round_shared(self, node: fx.Node, result: fx.Node) -> fx.Node:
-        """Rounds `result` onto the grid of the input of `node`."""
-        grid = self._grid(node)
-        name = self._kind(node) + "_fake_quantize"
-        path = self._add_module(_home(node), name, SharedFakeQuantize(grid))
-        with self.graph.inserting_after(result):
-            rounded = self.graph.call_module(path, (result,))
-        rounded.meta = dict(node.meta)
-        self._finish(rounded, grid)
-        self.done.add(result)
-        return rounded
-
     def _as_module(self, node: fx.Node, kind: type[_Pool], names: tuple[str, ...]) -> _Pool:
         """The pool of a module form, or one made of a function's arguments."""
         if node.op == "call_module":
@@ -293,19 +284,18 @@ class Rewriter:
         }
         return kind(**given)
 
-    def _call_module_for(self, node: fx.Node, name: str, module: nn.Module, rounded: bool = False) -> None:
-        """Puts a call of `module` in the place of `node`; added as `name` if it is not in the model yet."""
-        path = str(node.target) if node.op == "call_module" else self._add_module(_home(node), name, module)
+    def _call_new_module(self, node: fx.Node, name: str, module: nn.Module) -> None:
+        """Puts a call of `module` in the place of `node`, added as `name` where `node` is written down."""
+        path = self._add_module(_home(node), name, module)
         with self.graph.inserting_before(node):
             result = self.graph.call_module(path, (self._input(node),))
-        self._substitute(node, result, rounded)
+        self._substitute(node, result)
 
-    def _substitute(self, node: fx.Node, result: fx.Node, rounded: bool = False) -> None:
+    def _substitute(self, node: fx.Node, result: fx.Node) -> None:
         """Puts `result` in the place of `node`, on the grid of its input."""
         result.meta = dict(node.meta)
-        final = self._round_shared(node, result) if rounded else result
-        self._finish(final, self._grid(node))
-        self._replace(node, final)
+        self._finish(result, self._grid(node))
+        self._replace(node, result)
 
     def _finish(self, node: fx.Node, grid: FakeQuantize) -> None:
         self.grids[node] = grid

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import copy
+import math
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from reference.integer_layer import integer_layer
 from torch import Tensor, nn
 
 import torchslim as ts
-from torchslim.quant import FakeQuantize, QuantConv2d, QuantLinear, SharedFakeQuantize
+from torchslim.quant import FakeQuantize, QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize
 
 
 def quantized_images(quantizer: FakeQuantize, *shape: int) -> Tensor:
@@ -233,13 +234,32 @@ def test_nan_in_a_weight_is_refused_in_eval_by_the_layers_name() -> None:
         layer(x)
 
 
+@pytest.mark.parametrize("pool", [None, nn.AvgPool2d(2), nn.AvgPool2d((2, 3), stride=2, padding=1)])
+def test_averages_round_as_integers_do(pool: nn.AvgPool2d | None) -> None:
+    torch.manual_seed(3)
+    owner = FakeQuantize()
+    x = owner(torch.randn(8, 3, 8, 8)).requires_grad_()
+    y = QuantAveragePool(owner, pool)(x)
+    codes = torch.round(x.detach().double() / owner.scale)
+    size = 64 if pool is None else math.prod(pool.kernel_size) if isinstance(pool.kernel_size, tuple) else 4
+    average = F.adaptive_avg_pool2d(codes, 1) if pool is None else pool(codes)
+    sums = torch.round(average * size).float()
+    expected = torch.round(sums * (owner.scale / (owner.scale * size))) * owner.scale
+    assert torch.equal(y, expected)
+    assert pool is None or (sums / size - torch.floor(sums / size) == 0.5).any()  # ties are met
+    y.sum().backward()
+    smooth = F.adaptive_avg_pool2d(x, 1) if pool is None else pool(x)
+    torch.testing.assert_close(x.grad, torch.autograd.grad(smooth.sum(), x)[0])
+    owner.disable_fake_quant()
+    assert torch.equal(QuantAveragePool(owner, pool)(x), smooth)
+
+
 def test_shared_fake_quantize_uses_the_owners_grid() -> None:
     owner = FakeQuantize()
-    x = owner(torch.randn(4, 3, 8, 8))
+    x = F.relu6(owner(5 * torch.randn(4, 3, 8, 8)))
     shared = SharedFakeQuantize(owner)
-    pooled = F.adaptive_avg_pool2d(x, 1)
-    expected = ts.quant.fake_quantize(pooled, owner.scale, owner.zero_point, -128, 127)
-    assert torch.equal(shared(pooled), expected)
+    expected = ts.quant.fake_quantize(x, owner.scale, owner.zero_point, -128, 127)
+    assert torch.equal(shared(x), expected)
     assert not shared.state_dict()
     owner.disable_fake_quant()
-    assert torch.equal(shared(pooled), pooled)
+    assert torch.equal(shared(x), x)

@@ -27,8 +27,9 @@ struct TORCHSLIM_API FakeQuantizeOptions {
   TORCH_ARG(std::optional<int64_t>, axis) = std::nullopt;
   /// The activation that is applied first, at no cost: "none", "relu" or "relu6". Needs an empty `axis`. Default: "none".
   TORCH_ARG(std::string, activation) = "none";
-  /// How far the moving average goes towards a new range, in (0, 1]. Default: 0.01, as in torch.ao.
-  TORCH_ARG(double, averaging_constant) = 0.01;
+  /// How far the moving average goes towards a new range, in (0, 1]. Default: 0.1, as fast as a batch norm's statistics
+  /// (torch.ao: 0.01, which clips activations that grow in the first hundred steps).
+  TORCH_ARG(double, averaging_constant) = 0.1;
 };
 
 /// Fake-quantises what passes through: y = fake_quantize(activation(x)). In training mode it observes the range first and

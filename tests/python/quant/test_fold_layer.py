@@ -87,14 +87,3 @@ def test_errors_are_value_errors_that_show_the_value() -> None:
         fold_layer(torch.ones(1, 1), None, torch.tensor(-1.0))
     with pytest.raises(ValueError, match=r"bias must have the shape of weight_scale, \[2\], got \[3\]"):
         torch.ops.torchslim.round_bias(torch.ones(3), torch.tensor(1.0), torch.ones(2))
-
-
-@pytest.mark.parametrize(
-    ("op", "arguments"),
-    [
-        ("fake_quantize_weight", (torch.randn(4, 3, requires_grad=True),)),
-        ("round_bias", (torch.randn(4, requires_grad=True), torch.tensor(0.1), torch.rand(4) + 0.1)),
-    ],
-)
-def test_ops_pass_opcheck(op: str, arguments: tuple[Tensor, ...]) -> None:
-    torch.library.opcheck(getattr(torch.ops.torchslim, op).default, arguments)
