@@ -91,6 +91,31 @@ def depthwise() -> nn.Module:
 NETWORKS: list[Callable[[], nn.Module]] = [vgg, resnet, depthwise]
 
 
+class _InputPlusItsConvolution(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + self.conv(x)
+        return nn.functional.relu6(y + y)
+
+
+#: Forms that no bundled network has.
+ODD_NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "the input is added": _InputPlusItsConvolution,
+    "only linear layers": lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 9), nn.ReLU6(), nn.Linear(9, 4)),
+    "a pool first, no classifier": lambda: nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)),
+    "activations behind pools": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), nn.ReLU6(), nn.Conv2d(8, 4, 3), nn.AvgPool2d(2), nn.ReLU()
+    ),
+    "oblong windows, groups, dilation": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=(2, 1), padding=(0, 2)), nn.Conv2d(8, 6, (1, 5), groups=2, dilation=(1, 2)), nn.ReLU()
+    ),
+    "the mean is the result": lambda: nn.Sequential(nn.Conv2d(3, 70, 7, stride=3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)),
+}
+
+
 def images(batch: int, seed: int = 0) -> Tensor:
     return torch.randn(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
 
@@ -101,8 +126,8 @@ def trained(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     model = ts.quant.prepare(make(), images(4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     for step in range(6):
-        labels = torch.randint(10, (32,))
-        loss = nn.functional.cross_entropy(model(images(32, step)), labels)
+        outputs = model(images(32, step)).flatten(1)
+        loss = nn.functional.cross_entropy(outputs, torch.randint(outputs.shape[1], (32,)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from deploy_zoo import NETWORKS, depthwise, images, resnet, trained, vgg
+from deploy_zoo import NETWORKS, ODD_NETWORKS, depthwise, images, resnet, trained, vgg
 from torch import nn
 from torch.jit.mobile import _load_for_lite_interpreter
 
@@ -26,6 +26,15 @@ def test_the_file_computes_what_the_reference_computes(make: Callable[[], nn.Mod
     for batch in (1, 2, 37):
         x = images(batch, seed=batch) * 2
         assert torch.equal(file(x), ts.deploy.run_integer(graph, x).values)
+
+
+@pytest.mark.parametrize("name", ODD_NETWORKS)
+def test_odd_networks_too(name: str, tmp_path: Path) -> None:
+    model = trained(ODD_NETWORKS[name])
+    graph = ts.deploy.lower(ts.graph.capture(model, images(1)))
+    saved = ts.deploy.save(model, images(1), tmp_path / "net.ptl")
+    x = images(11, seed=4) * 2
+    assert torch.equal(ts.deploy.load(saved.path)(x), ts.deploy.run_integer(graph, x).values)
 
 
 @pytest.mark.parametrize("make", NETWORKS)
