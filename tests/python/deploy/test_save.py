@@ -49,6 +49,15 @@ def test_the_file_agrees_with_the_trained_model(make: Callable[[], nn.Module], t
     assert found.top1 > 0.95
 
 
+def test_a_converted_model_gives_the_same_file(tmp_path: Path) -> None:
+    model = trained(resnet)
+    ts.deploy.save(model, images(1), tmp_path / "prepared.ptl")
+    converted = ts.quant.convert(model)
+    assert ts.deploy.save(converted, images(1), tmp_path / "converted.ptl").kind == "int8"
+    assert (tmp_path / "prepared.ptl").read_bytes() == (tmp_path / "converted.ptl").read_bytes()
+    assert torch.equal(ts.deploy.load(tmp_path / "converted.ptl")(images(5)), converted(images(5)))
+
+
 def test_a_float_model_is_written_in_float(tmp_path: Path) -> None:
     for make in NETWORKS:
         torch.manual_seed(1)
