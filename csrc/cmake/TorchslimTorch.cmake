@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 # What every target here asks of LibTorch: the minor version this release was written for, warnings as errors.
 set(TORCHSLIM_TORCH_SERIES "2.13")
 set(TORCHSLIM_TORCH_INCLUDE "${TORCH_INSTALL_PREFIX}/include")
