@@ -79,7 +79,24 @@ def test_the_model_is_left_as_it_is_and_goes_on_training() -> None:
     prepared(example()).square().mean().backward()
     optimizer.step()
     assert torch.equal(converted(x), first)
-    assert not torch.equal(ts.quant.convert(prepared)(x), first)
+    again = ts.quant.convert(prepared)
+    assert not torch.equal(again(x), first)
+    with torch.no_grad():
+        steps = (again(x) - prepared.eval()(x)).abs() / again.integer_graph.nodes[-1].scale
+    assert steps.max() <= 1.5
+
+
+def test_eval_forwards_change_nothing_that_convert_writes() -> None:
+    prepared = trained(Residual).eval()
+    checksum = ts.quant.convert(prepared).integer_graph.checksum()
+    prepared(100 * example())
+    assert ts.quant.convert(prepared).integer_graph.checksum() == checksum
+
+
+def test_it_runs_any_batch_size() -> None:
+    converted = ts.quant.convert(trained(Vgg))
+    x = example()
+    assert torch.equal(torch.cat([converted(image[None]) for image in x]), converted(x))
 
 
 def test_copies_and_pickles_compute_the_same() -> None:
