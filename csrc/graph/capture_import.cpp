@@ -380,7 +380,8 @@ void Importer::evaluate(TracedNode& node) {
   Call call(*this, node);
   const std::string op = call.op();
   const auto* schema = node.maybeSchema();
-  if (schema != nullptr && schema->is_mutable()) {
+  // Python counts features by `n *= size` on tensors of its own.
+  if (schema != nullptr && schema->is_mutable() && !constants_.at(node.input(0)).from_shape) {
     const Constant& changed = constants_.at(node.input(0));
     call.refuse("the forward changes buffer or parameter `" + changed.name + "`", "call eval() before tracing");
   }

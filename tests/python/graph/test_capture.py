@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from graph_zoo import ZOO, Block, randomize
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import torchslim as ts
 
@@ -119,6 +120,38 @@ def test_every_way_to_pool_globally_gives_the_same_nodes(head: Callable[[nn.Modu
     assert graph.nodes[-1].shape == [2, 4]
 
 
+def _features(x: Tensor) -> int:
+    count = 1
+    for size in x.size()[1:]:
+        count *= size
+    return count
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [
+        lambda self, x: x.view(-1, _features(x)),
+        lambda self, x: x.view(-1, 4 * 6 * 6),
+        lambda self, x: x.view(x.shape[0], -1),
+        lambda self, x: x.reshape(x.size(0), x.size(1) * x.size(2) * x.size(3)),
+        lambda self, x: torch.flatten(x, start_dim=1, end_dim=3),
+        lambda self, x: nn.Flatten(1, -1)(x),
+    ],
+)
+def test_every_way_to_flatten_gives_the_same_node(flat: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    graph = ts.graph.capture(Custom(flat), torch.randn(2, 3, 8, 8))
+    assert [node.kind for node in graph.nodes] == ["input", "conv2d", "flatten"]
+
+
+def test_a_mask_on_a_weight_is_part_of_the_weight() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    x = torch.randn(2, 3, 8, 8)
+    graph = ts.graph.capture(model, x)
+    torch.testing.assert_close(ts.graph.run_float(graph, x), model(x).detach())
+    assert ts.graph.count_layers(graph)[0].zeros == 54
+
+
 def test_dropped_results_and_identities_leave_no_node() -> None:
     def forward(self: nn.Module, x: Tensor) -> Tensor:
         _ = torch.sigmoid(x)  # nobody reads it
@@ -165,6 +198,7 @@ REFUSED = {
     ),
     "dropout": (lambda self, x: F.dropout(x, 0.5, True), "dropout is on"),
     "two outputs": (lambda self, x: (x, x), "several values"),
+    "dictionary": (lambda self, x: {"logits": x}, "several values"),
     "control flow": (lambda self, x: x if x.sum() > 0 else -x, "control flow.*test_capture.py"),
     "item": (lambda self, x: F.relu(x) if x.max().item() > 0 else x, "control flow"),
     "view of changed memory": (_flat_then_in_place, "changes in place"),

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What `110_distill_fashion_mnist.py` is made of, in the order the data flows.
+
+`data` reads the images, `recipe` holds every number of the run, `clock` fits it into the minutes allowed, `train` is
+the loop, `progress` shows it, `checkpoint` saves it, `results` writes the files and measures them, `charts` and
+`report_page` draw the page.
+"""

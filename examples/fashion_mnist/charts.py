@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The drawings of the page: matplotlib figures as SVG text that takes its text colour from the page around it."""
+
+import io
+import re
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+History = dict[str, list[dict[str, float]]]  # name of the network -> one row an epoch
+
+_TEXT = "#010203"  # stands for the page's text colour until the SVG is written
+# Seen as well on white as on black; a network has the same colour in every drawing.
+_COLOURS = {"teacher": "#3f8fd9", "distilled": "#e0812f", "alone": "#3fa66b"}
+_RIGHT, _WRONG = "#3f8fd9", "#e0812f"
+_WIDTH = 5.2  # inches: with text of 10 points still readable on a phone
+
+plt.rcParams.update(
+    {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "torchslim",
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": "#808080",
+        "axes.titlesize": 11,
+        "axes.titlelocation": "left",
+        "text.color": _TEXT,
+        "axes.labelcolor": _TEXT,
+        "xtick.color": _TEXT,
+        "ytick.color": _TEXT,
+        "grid.color": "#80808055",
+        "legend.frameon": False,
+    }
+)
+
+
+def training_curves(history: History, sparsity: float) -> str:
+    """Test accuracy, training loss and sparsity after each epoch."""
+    figure, (accuracy, loss, zeros) = plt.subplots(3, 1, figsize=(_WIDTH, 6.6), sharex=True, height_ratios=(3, 2, 1.4))
+    for name, rows in history.items():
+        epochs = [row["epoch"] for row in rows]
+        style = {"marker": "o", "markersize": 4, "color": _colour(name), "label": name}
+        accuracy.plot(epochs, [row["accuracy"] for row in rows], **style)
+        loss.plot(epochs, [row["loss"] for row in rows], **style)
+        if any(row["sparsity"] for row in rows):
+            zeros.plot(epochs, [100 * row["sparsity"] for row in rows], **style)
+    accuracy.set_title("test accuracy, %")
+    accuracy.legend(loc="lower right")
+    loss.set_title("training loss (each network has its own)")
+    zeros.set_title("weights that are zero, %")
+    zeros.set_ylim(-3, 100 * sparsity + 10)
+    zeros.set_xlabel("epoch")
+    zeros.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (accuracy, loss, zeros):
+        axes.grid(True)
+    return _svg(figure)
+
+
+def layer_sparsity(layers: list[dict[str, float | str]]) -> str:
+    """For each layer of the int8 file, the share of its codes that are zero."""
+    figure, axes = plt.subplots(figsize=(_WIDTH, 0.6 + 0.3 * len(layers)))
+    values = [100 * float(layer["zeros"]) / float(layer["weights"]) for layer in layers]
+    bars = axes.barh(
+        [f"{layer['name']}  ({int(layer['weights']):,})" for layer in layers], values, color=_colour("distilled")
+    )
+    axes.bar_label(bars, [f"{value:.0f}" for value in values], padding=3)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    return _svg(figure)
+
+
+def bars(values: dict[str, float], form: str, zoom: bool = False) -> str:
+    """One bar for each value, with the value beside it; `zoom` begins the axis near the smallest."""
+    figure, axes = plt.subplots(figsize=(_WIDTH, 0.6 + 0.38 * len(values)))
+    drawn = axes.barh(list(values), list(values.values()), color=[_colour(name) for name in values])
+    axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=3)
+    axes.invert_yaxis()
+    low, high = min(values.values()), max(values.values())
+    start = low - 0.5 * (high - low) - 1 if zoom else 0
+    axes.set_xlim(start, high + 0.22 * (high - start))
+    return _svg(figure)
+
+
+def confusion(counts: list[list[int]], classes: tuple[str, ...]) -> str:
+    """Rows are the true classes, columns what the int8 file said; percent of the row."""
+    figure, axes = plt.subplots(figsize=(_WIDTH, _WIDTH))
+    for i, row in enumerate(counts):
+        for j, count in enumerate(row):
+            share = count / max(sum(row), 1)
+            _cell(axes, i, j, share, _RIGHT if i == j else _WRONG)
+    axes.set(xlim=(-0.5, len(classes) - 0.5), ylim=(len(classes) - 0.5, -0.5), aspect="equal")
+    axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return _svg(figure)
+
+
+def _colour(name: str) -> str:
+    return next(colour for network, colour in _COLOURS.items() if network in name)
+
+
+def _cell(axes: Axes, i: int, j: int, share: float, colour: str) -> None:
+    strength = share * 0.8 if i == j else min(share * 3, 0.8)
+    axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, alpha=strength, linewidth=0))
+    if share >= 0.005:
+        axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=8)
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an `<svg>` element: no fixed size, no background, text in the page's colour."""
+    figure.tight_layout()
+    out = io.StringIO()
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    plt.close(figure)
+    text = out.getvalue()
+    text = text[text.index("<svg") :].replace(_TEXT, "currentColor")
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    return re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
