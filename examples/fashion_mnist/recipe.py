@@ -52,7 +52,7 @@ FULL = Recipe(
     student_lr=4e-3,
     teacher_step_seconds=0.092,
     student_step_seconds=0.065,
-    rest_seconds=60,
+    rest_seconds=40,
 )
 
 QUICK = Recipe(
@@ -61,12 +61,12 @@ QUICK = Recipe(
     student={"channels": (16, 32, 48, 56, 56), "strides": (2, 1, 2, 1, 1)},  # 10,674 weights
     minutes=2,
     teacher_epochs=4,
-    student_epochs=6,
+    student_epochs=8,
     teacher_lr=0.1,
     student_lr=5e-3,
     teacher_step_seconds=0.061,
     student_step_seconds=0.045,
-    rest_seconds=20,
+    rest_seconds=12,
     train_images=12_000,
     latency_runs=100,
     floors={"teacher": 86.0, "int8": 80.0},

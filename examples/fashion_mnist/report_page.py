@@ -70,6 +70,7 @@ def _facts(report: dict[str, Any]) -> dict[str, str]:
     agreement = report["agreement"]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     return {
+        "Distilled, float": "the student's weights in the plain network, nothing rounded",
         "Same top answer, int8 file and fake-quantised model": f"{agreement['top1']:.2f} %",
         "Largest distance between their outputs": f"{agreement['max_steps']} of the output grid's steps",
         "Outputs that differ from the integer reference": str(agreement["reference_differences"]),

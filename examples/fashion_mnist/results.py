@@ -49,9 +49,11 @@ class Measured:
 
 def measure(networks: Networks, out: Path, test: Images, latency_runs: int) -> Measured:
     """Writes the three `.ptl` files, runs them in the lite interpreter and compares the int8 one with the reference."""
-    teacher = ts.deploy.save(networks.teacher, EXAMPLE, out / "teacher.ptl", labels=CLASSES)
-    float_student = ts.deploy.save(networks.student_float, EXAMPLE, out / "student_float.ptl", labels=CLASSES)
-    student = ts.deploy.save(networks.student, EXAMPLE, out / "student.ptl", labels=CLASSES)
+    # The manifest says what goes in and comes out: pixels in [0, 1], as they are.
+    manifest = {"mean": (0.0,), "std": (1.0,), "labels": CLASSES}
+    teacher = ts.deploy.save(networks.teacher, EXAMPLE, out / "teacher.ptl", **manifest)
+    float_student = ts.deploy.save(networks.student_float, EXAMPLE, out / "student_float.ptl", **manifest)
+    student = ts.deploy.save(networks.student, EXAMPLE, out / "student.ptl", **manifest)
     float_file, int8_file = ts.deploy.load(float_student.path), ts.deploy.load(student.path)
     integers = ts.deploy.lower(ts.graph.capture(networks.student, EXAMPLE))
 

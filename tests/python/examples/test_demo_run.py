@@ -13,6 +13,8 @@ import demo_job
 import pytest
 import torch
 
+import torchslim as ts
+
 KEYS = {
     "accuracy": {"teacher", "student_alone", "float", "fake_quant", "int8"},
     "bytes": {"teacher_float", "student_float", "student_int8"},
@@ -64,6 +66,15 @@ def test_sizes_in_the_report_are_those_of_the_files(whole: tuple[Path, Any, str]
     assert report["bytes"]["student_int8"] == (out / "student.ptl").stat().st_size
     assert report["bytes"]["teacher_float"] == (out / "teacher.ptl").stat().st_size
     assert not list(out.glob("*.tmp")) and not (out / "checkpoint.pt").exists()
+
+
+def test_manifest_says_what_goes_in(whole: tuple[Path, Any, str]) -> None:
+    manifest = ts.deploy.load(whole[0] / "student.ptl").manifest
+    normalisation = manifest["input"]["normalisation"]
+    assert (normalisation["mean"], normalisation["std"]) == ([0], [1]) and "[0, 1]" in normalisation["formula"]
+    assert manifest["input_grid_uint8"]["zero_point"] == 0
+    assert manifest["input_grid_uint8"]["scale"] == pytest.approx(1 / 255)
+    assert manifest["labels"][9] == "Ankle boot"
 
 
 def test_page_is_one_file_that_says_quick(whole: tuple[Path, Any, str]) -> None:
