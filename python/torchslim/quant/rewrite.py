@@ -315,7 +315,7 @@ class Rewriter:
         free = next(
             n for n in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1))) if not hasattr(owner, n)
         )
-        owner.add_module(free, module)
+        owner.add_module(free, module.train(self.root.training))
         path = f"{parent}.{free}" if parent else free
         self.modules[path] = module
         return path
