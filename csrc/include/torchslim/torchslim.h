@@ -17,6 +17,10 @@
 #include <torchslim/graph/fold.h>
 #include <torchslim/graph/graph.h>
 #include <torchslim/graph/interpret.h>
+#include <torchslim/models/blocks.h>
+#include <torchslim/models/mobilenet_v1.h>
+#include <torchslim/models/mobilenet_v2.h>
+#include <torchslim/models/resnet.h>
 #include <torchslim/models/tensor_file.h>
 #include <torchslim/models/weights.h>
 #include <torchslim/prune/apply_masks.h>
@@ -29,6 +33,7 @@
 #include <torchslim/quant/fake_quantize_module.h>
 #include <torchslim/quant/fake_quantize_weight.h>
 #include <torchslim/quant/fold.h>
+#include <torchslim/quant/layers.h>
 #include <torchslim/quant/observe_fake_quantize.h>
 #include <torchslim/quant/qparams.h>
 #include <torchslim/quant/round_average.h>
