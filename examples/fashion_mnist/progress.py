@@ -48,7 +48,7 @@ class Watch:
         total = clock.used() + clock.left()
         slow = f", {clock.slowdown:.1f} times slower than two idle cores" if clock.slowdown > 1.2 else ""
         self.say(
-            f"One {stage.name} step takes {milliseconds:.0f} ms{slow}: about {minutes(total)} from here to the report."
+            f"One step of the {stage.name} takes {milliseconds:.0f} ms{slow}: about {minutes(total)} to the report."
         )
 
 

@@ -69,5 +69,5 @@ QUICK = Recipe(
     rest_seconds=12,
     train_images=12_000,
     latency_runs=100,
-    floors={"teacher": 86.0, "int8": 80.0},
+    floors={"teacher": 86.0, "int8": 81.0},  # two seeds gave 87.6 and 87.9, 83.3 and 83.4
 )
