@@ -43,6 +43,12 @@ TORCHSLIM_INLINE at::vec::Vectorized<T> round_half_even(const at::vec::Vectorize
   return at::vec::Vectorized<T>::loadu(lanes);
 #endif
 }
+
+template <typename T>
+TORCHSLIM_INLINE at::vec::Vectorized<T> clamp(const at::vec::Vectorized<T>& value, const at::vec::Vectorized<T>& low,
+                                              const at::vec::Vectorized<T>& high) {
+  return at::vec::clamp(value, low, high);  // NaN stays
+}
 #endif
 
 /// The grid {scale·(q − zero_point) : quant_min ≤ q ≤ quant_max}, counted in steps q − zero_point from zero.
@@ -66,7 +72,7 @@ TORCHSLIM_INLINE V steps_from_zero(const V& x, const StepGrid<V>& grid) {
 /// Returns the value of the grid point nearest to `steps`: saturates, and lets NaN through.
 template <typename V>
 TORCHSLIM_INLINE V value_at(const V& steps, const StepGrid<V>& grid) {
-  return clamp(steps, grid.low, grid.high) * grid.scale;
+  return core::clamp(steps, grid.low, grid.high) * grid.scale;
 }
 
 }  // namespace torchslim::core

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "core/rounding.h"
@@ -116,29 +117,24 @@ struct NeighbourGrids {
   }
 };
 
-template <typename T>
+// The open interval of x that a fused clamp lets gradients through.
+template <typename V>
 struct PassInterval {
-  T above, below;
+  V above, below;
 };
 
-// The rule for one vector: returns the value, pushes the cut bits. NaN compares false, so its gradient is cut.
-template <typename V, typename Bits>
-TORCHSLIM_INLINE V quantize_lanes(const V& x, const Grid<V>& grid, const PassInterval<V>& pass, Bits& bits) {
-  const V steps = core::steps_from_zero(x, grid);
-  if constexpr (!std::is_same_v<Bits, NoBits>) {
-    const V passes = (steps >= grid.low) & (steps <= grid.high) & (x > pass.above) & (x < pass.below);
-    bits.push(static_cast<uint32_t>(passes.zero_mask()), V::size());
-  }
-  return core::value_at(steps, grid);
-}
+// Stands in for PassInterval where nothing is clamped.
+struct PassAll {};
 
-// The same rule for one element.
-template <typename A, typename Bits>
-TORCHSLIM_INLINE A quantize_one(A x, const Grid<A>& grid, const PassInterval<A>& pass, Bits& bits) {
-  const A steps = core::steps_from_zero(x, grid);
-  const bool passes = steps >= grid.low && steps <= grid.high && x > pass.above && x < pass.below;
-  bits.push(!passes, 1);
-  return core::value_at(steps, grid);
+// Returns whether the gradient passes: where clamping to the grid changed nothing (so not for NaN), inside `pass`.
+template <typename V, typename Pass>
+TORCHSLIM_INLINE auto passes(const V& x, const V& steps, const core::StepGrid<V>& grid, const Pass& pass) {
+  const auto inside = core::clamp(steps, grid.low, grid.high) == steps;
+  if constexpr (std::is_same_v<Pass, PassAll>) {
+    return inside;
+  } else {
+    return inside & (x > pass.above) & (x < pass.below);
+  }
 }
 
 // Rounds float64 values to float32 and back.
@@ -166,37 +162,64 @@ TORCHSLIM_INLINE V stored(const V& value, const quant::ChannelGrids& grids) {
   }
 }
 
-template <typename T, typename Grids, typename Bits>
-void quantize_run(const T* x, T* y, int64_t n, const Grids& grids, const quant::ChannelGrids& all, Bits& bits) {
-  const PassInterval<Acc<T>> pass{all.pass_above, all.pass_below};
-  const PassInterval<Vec<T>> lanes_pass{Vec<T>(pass.above), Vec<T>(pass.below)};
-  int64_t i = 0;
-  for (; i + kBlock<T> <= n; i += kBlock<T>) {
-    Block<T> block(x + i);
-    for (int k = 0; k < kVectors<T>; ++k) {
-      const auto value = quantize_lanes(block.part[k], grids.vector(i + k * Vec<T>::size()), lanes_pass, bits);
-      block.part[k] = stored<T>(value, all);
+// Fake-quantises a block and returns its cut bits, lane 0 lowest (0 if `kCut` is false).
+template <bool kCut, typename T, typename Grids, typename Pass>
+TORCHSLIM_INLINE uint32_t quantize_block(const T* x, T* y, int64_t i, const Grids& grids, const Pass& pass,
+                                         const quant::ChannelGrids& all) {
+  Block<T> block(x + i);
+  uint32_t cut = 0;
+  for (int k = 0; k < kVectors<T>; ++k) {
+    auto& part = block.part[k];
+    const auto& grid = grids.vector(i + k * Vec<T>::size());
+    const auto steps = core::steps_from_zero(part, grid);
+    if constexpr (kCut) {
+      cut |= static_cast<uint32_t>(passes(part, steps, grid, pass).zero_mask()) << (k * Vec<T>::size());
     }
-    block.store(y + i);
+    part = stored<T>(core::value_at(steps, grid), all);
+  }
+  block.store(y + i);
+  return cut;
+}
+
+// Fake-quantises n elements: groups of 32 (one word of bits), then blocks, then single elements.
+template <typename T, typename Grids, typename Bits, typename LanesPass, typename Pass>
+void quantize_run(const T* x, T* y, int64_t n, const Grids& grids, const LanesPass& lanes_pass, const Pass& pass,
+                  const quant::ChannelGrids& all, Bits& bits) {
+  constexpr bool kCut = !std::is_same_v<Bits, NoBits>;
+  constexpr int64_t kGroup = 32;
+  int64_t i = 0;
+  for (; i + kGroup <= n; i += kGroup) {
+    uint32_t cut = 0;
+    for (int64_t k = 0; k < kGroup; k += kBlock<T>) {
+      cut |= quantize_block<kCut>(x, y, i + k, grids, lanes_pass, all) << k;
+    }
+    bits.push(cut, kGroup);
+  }
+  for (; i + kBlock<T> <= n; i += kBlock<T>) {
+    bits.push(quantize_block<kCut>(x, y, i, grids, lanes_pass, all), kBlock<T>);
   }
   for (; i < n; ++i) {
-    const auto value = quantize_one(static_cast<Acc<T>>(x[i]), grids.scalar(i), pass, bits);
-    y[i] = static_cast<T>(stored<T>(value, all));
+    const auto value = static_cast<Acc<T>>(x[i]);
+    const auto& grid = grids.scalar(i);
+    const auto steps = core::steps_from_zero(value, grid);
+    bits.push(!passes(value, steps, grid, pass), 1);
+    y[i] = static_cast<T>(stored<T>(core::value_at(steps, grid), all));
   }
 }
 
 // Walks [begin, end) in runs: elements of one channel, or (inner = 1) one element of each channel.
-template <typename T, typename Bits>
-void quantize_runs(const T* x, T* y, int64_t begin, int64_t end, const quant::ChannelGrids& grids, Bits bits) {
-  const bool neighbours = grids.inner == 1 && grids.channels > 1;
-  const int64_t row = neighbours ? grids.channels : grids.inner;
+template <typename T, typename Bits, typename LanesPass, typename Pass>
+void quantize_runs(const T* x, T* y, int64_t begin, int64_t end, const LanesPass& lanes_pass, const Pass& pass,
+                   const quant::ChannelGrids& all, Bits bits) {
+  const bool neighbours = all.inner == 1 && all.channels > 1;
+  const int64_t row = neighbours ? all.channels : all.inner;
   for (int64_t i = begin; i < end;) {
     const int64_t offset = i % row;
     const int64_t run = std::min(row - offset, end - i);
     if (neighbours) {
-      quantize_run(x + i, y + i, run, NeighbourGrids<T>{grids, offset}, grids, bits);
+      quantize_run(x + i, y + i, run, NeighbourGrids<T>{all, offset}, lanes_pass, pass, all, bits);
     } else {
-      quantize_run(x + i, y + i, run, SameGrid<T>(grids, i / row % grids.channels), grids, bits);
+      quantize_run(x + i, y + i, run, SameGrid<T>(all, i / row % all.channels), lanes_pass, pass, all, bits);
     }
     i += run;
   }
@@ -246,10 +269,15 @@ void see_one(A value, A* min, A* max) {
 
 template <typename T>
 void fake_quantize_span(const T* x, T* y, uint8_t* cut, int64_t begin, int64_t end, const quant::ChannelGrids& grids) {
+  const PassInterval<Acc<T>> pass{grids.pass_above, grids.pass_below};
   if (cut == nullptr) {
-    quantize_runs(x, y, begin, end, grids, NoBits());
+    quantize_runs(x, y, begin, end, PassAll(), PassAll(), grids, NoBits());
+  } else if (pass.above == -std::numeric_limits<Acc<T>>::infinity() &&
+             pass.below == std::numeric_limits<Acc<T>>::infinity()) {
+    quantize_runs(x, y, begin, end, PassAll(), PassAll(), grids, BitWriter(cut + begin / 8));
   } else {
-    quantize_runs(x, y, begin, end, grids, BitWriter(cut + begin / 8));
+    const PassInterval<Vec<T>> lanes_pass{Vec<T>(pass.above), Vec<T>(pass.below)};
+    quantize_runs(x, y, begin, end, lanes_pass, pass, grids, BitWriter(cut + begin / 8));
   }
 }
 
