@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/fold.h>
 #include <torchslim/quant/qparams.h>
 
@@ -64,6 +65,10 @@ void init_quant(pybind11::module_& m) {
   auto room = m.def_submodule("quant");
   room.def("choose_qparams", choose_qparams);
   room.def("weight_qparams", [](const at::Tensor& weight) { return as_pair(quant::weight_qparams(weight)); });
+  room.def("fake_quantize",
+           static_cast<at::Tensor (*)(const at::Tensor&, double, int64_t, int64_t, int64_t)>(&quant::fake_quantize));
+  room.def("fake_quantize", static_cast<at::Tensor (*)(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
+                                                       int64_t, std::optional<int64_t>)>(&quant::fake_quantize));
   init_fold(room);
 }
 

@@ -61,12 +61,17 @@ struct StepGrid {
   V high;  // quant_max - zero_point
 };
 
-/// Returns x in steps of the grid, half to even, not yet clamped. ATen rounds x · (1/scale), adds the zero point and
+/// Returns x in steps of a grid, half to even, not yet clamped. ATen rounds x · (1/scale), adds the zero point and
 /// clamps; clamping to the limits less the zero point is the same and saves two additions.
 /// The + 0 turns -0 into the +0 that ATen's integers give.
 template <typename V>
+TORCHSLIM_INLINE V steps_from_zero(const V& x, const V& inverse_scale) {
+  return round_half_even(x * inverse_scale) + V(0);
+}
+
+template <typename V>
 TORCHSLIM_INLINE V steps_from_zero(const V& x, const StepGrid<V>& grid) {
-  return round_half_even(x * grid.inverse_scale) + V(0);
+  return steps_from_zero(x, grid.inverse_scale);
 }
 
 /// Returns the value of the grid point nearest to `steps`: saturates, and lets NaN through.

@@ -7,8 +7,6 @@
 #include <torch/library.h>
 #include <torchslim/quant/fake_quantize.h>
 
-#include <cstdlib>
-#include <string_view>
 #include <tuple>
 
 namespace torchslim::quant {
@@ -25,14 +23,6 @@ Quantized forward_meta(const char* op, const at::Tensor& self, const Qparams& qp
 
 at::Tensor backward_meta(const at::Tensor& grad, const at::Tensor& cut, c10::SymIntArrayRef stride) {
   return at::empty_strided_symint(grad.sym_sizes(), stride, grad.options());
-}
-
-bool composite_on_cpu() {
-  static const bool wanted = [] {
-    const char* value = std::getenv("TORCHSLIM_COMPOSITE");
-    return value != nullptr && std::string_view(value) == "1";
-  }();
-  return wanted;
 }
 
 }  // namespace detail

@@ -40,9 +40,6 @@ at::Tensor backward_cpu(const at::Tensor& grad, const at::Tensor& cut, c10::SymI
 at::Tensor backward_composite(const at::Tensor& grad, const at::Tensor& cut, c10::SymIntArrayRef stride);
 at::Tensor backward_meta(const at::Tensor& grad, const at::Tensor& cut, c10::SymIntArrayRef stride);
 
-/// Returns whether the environment variable TORCHSLIM_COMPOSITE=1 makes CPU tensors take the composite (for tests).
-bool composite_on_cpu();
-
 /// Throws unless `self` is a dense tensor of a type that the ops take.
 void check_input(const char* op, const at::Tensor& self);
 /// Throws unless quant_min ≤ quant_max, both within ±2^23.

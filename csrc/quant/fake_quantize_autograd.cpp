@@ -6,32 +6,6 @@
 
 namespace torchslim::quant {
 namespace detail {
-namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-// Runs the backward op, and refuses to be differentiated itself.
-struct OnceDifferentiable : torch::autograd::Function<OnceDifferentiable> {
-  static at::Tensor forward(AutogradContext*, const at::Tensor& grad, const at::Tensor& cut,
-                            c10::SymIntArrayRef stride) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return call_backward(grad, cut, stride);
-  }
-
-  static variable_list backward(AutogradContext*, const variable_list&) {
-    TORCH_CHECK(false,
-                "torchslim::fake_quantize: double backward is not supported: a straight-through gradient has "
-                "no second derivative");
-  }
-};
-
-at::Tensor backward_autograd(const at::Tensor& grad, const at::Tensor& cut, c10::SymIntArrayRef stride) {
-  return OnceDifferentiable::apply(grad, cut, stride);
-}
-
-}  // namespace
-
 at::Tensor call_backward(const at::Tensor& grad, const at::Tensor& cut, c10::SymIntArrayRef stride) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("torchslim::_fake_quantize_backward", "")
@@ -103,7 +77,6 @@ TORCH_LIBRARY_IMPL(torchslim, Autograd, m) {
   m.impl("fake_quantize", TORCH_FN(per_number_autograd));
   m.impl("fake_quantize.tensor_qparams", TORCH_FN(per_tensor_autograd));
   m.impl("clamp_fake_quantize", TORCH_FN(clamped_autograd));
-  m.impl("_fake_quantize_backward", TORCH_FN(detail::backward_autograd));
 }
 
 // Under autocast the ops keep their input's type: they compute in float32 anyway.

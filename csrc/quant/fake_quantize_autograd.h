@@ -7,6 +7,8 @@
 
 #include <tuple>
 
+#include "core/once_differentiable.h"
+
 namespace torchslim::quant::detail {
 
 /// Calls torchslim::_fake_quantize_backward.
@@ -27,7 +29,12 @@ struct ClippedStraightThrough : torch::autograd::Function<ClippedStraightThrough
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
     const auto stride = ctx->saved_data["stride"].toSymIntVector();
-    return {call_backward(grads[0], ctx->get_saved_variables()[0], stride), at::Tensor()};
+    at::Tensor gradient;
+    {
+      at::AutoDispatchBelowADInplaceOrView below_autograd;
+      gradient = call_backward(grads[0], ctx->get_saved_variables()[0], stride);
+    }
+    return {core::once_differentiable(gradient, "torchslim::fake_quantize"), at::Tensor()};
   }
 };
 

@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/composite.h"
+#include "core/huge_pages.h"
 #include "core/rounding.h"
 #include "quant/fake_quantize.h"
 #include "quant/fake_quantize_kernel.h"
@@ -117,6 +119,12 @@ class GridTable {
   std::optional<int64_t> axis_;
 };
 
+// Advises huge pages for a new tensor that will be written whole.
+at::Tensor large(at::Tensor tensor) {
+  core::advise_huge_pages(tensor.mutable_data_ptr(), tensor.nbytes());
+  return tensor;
+}
+
 // Returns x as a dense tensor with the strides of `like`: x itself if it has them.
 at::Tensor in_layout_of(const at::Tensor& x, at::Tensor like) {
   const bool same = x.is_non_overlapping_and_dense() && x.strides() == like.strides();
@@ -126,12 +134,12 @@ at::Tensor in_layout_of(const at::Tensor& x, at::Tensor like) {
 }  // namespace
 
 Quantized forward_cpu(const char* op, const at::Tensor& self, const Qparams& qparams, bool with_cut) {
-  if (composite_on_cpu()) {
+  if (core::composite_on_cpu()) {
     return forward_composite(op, self, qparams, with_cut);
   }
   const GridTable table(op, self, qparams);
   const int64_t n = self.numel();
-  Quantized result{at::empty_like(self), {}};
+  Quantized result{large(at::empty_like(self)), {}};
   if (with_cut) {
     result.cut = at::empty({(n + 7) / 8}, self.options().dtype(at::kByte));
   }
@@ -173,14 +181,14 @@ Range range_cpu(const at::Tensor& x) {
 
 at::Tensor backward_cpu(const at::Tensor& grad, const at::Tensor& cut, c10::SymIntArrayRef stride) {
   check_input("torchslim::_fake_quantize_backward", grad);
-  if (composite_on_cpu()) {
+  if (core::composite_on_cpu()) {
     return backward_composite(grad, cut, stride);
   }
   const int64_t n = grad.numel();
   TORCH_CHECK_VALUE(cut.scalar_type() == at::kByte && cut.numel() == (n + 7) / 8 && cut.is_contiguous(),
                     "torchslim::_fake_quantize_backward: cut must hold one bit per element of grad, ", (n + 7) / 8,
                     " bytes, got ", cut.scalar_type(), " of shape ", cut.sizes());
-  auto result = at::empty_strided(grad.sizes(), C10_AS_INTARRAYREF_SLOW(stride), grad.options());
+  auto result = large(at::empty_strided(grad.sizes(), C10_AS_INTARRAYREF_SLOW(stride), grad.options()));
   TORCH_CHECK_VALUE(result.is_non_overlapping_and_dense(),
                     "torchslim::_fake_quantize_backward: stride must be that of a dense tensor, got ", stride);
   const auto source = in_layout_of(grad, result);

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "core/rounding.h"
+
 namespace torchslim::CPU_CAPABILITY {
 namespace {
 
@@ -39,17 +41,15 @@ float scale_of(float largest) {
   return scale < std::numeric_limits<float>::min() ? 1.0f : scale;
 }
 
-/// No clamp: |x| <= 127·scale rounds to at most 127. Adding 0 turns -0 into +0, as integers have
-/// it.
+/// No clamp: |x| <= 127·scale rounds to at most 127.
 void round_row(const float* x, float* y, int64_t size, float scale) {
   const float inverse = 1.0f / scale;
   int64_t i = 0;
   for (; i + Vec::size() <= size; i += Vec::size()) {
-    const Vec codes = (Vec::loadu(x + i) * Vec(inverse)).round() + Vec(0.0f);
-    (codes * Vec(scale)).store(y + i);
+    (core::steps_from_zero(Vec::loadu(x + i), Vec(inverse)) * Vec(scale)).store(y + i);
   }
   for (; i < size; ++i) {
-    y[i] = (std::nearbyint(x[i] * inverse) + 0.0f) * scale;
+    y[i] = core::steps_from_zero(x[i], inverse) * scale;
   }
 }
 

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "core/composite.h"
 #include "core/rounding.h"
 #include "quant/fake_quantize.h"
 #include "quant/observer.h"
@@ -31,9 +32,7 @@ Range range_composite(const at::Tensor& x) {
   return {low.item<float>(), high.item<float>()};
 }
 
-Range range_on_cpu(const at::Tensor& x) {
-  return detail::composite_on_cpu() ? range_composite(x) : detail::range_cpu(x);
-}
+Range range_on_cpu(const at::Tensor& x) { return core::composite_on_cpu() ? range_composite(x) : detail::range_cpu(x); }
 
 // Everything that observe_fake_quantize takes besides the tensors.
 struct Observation {

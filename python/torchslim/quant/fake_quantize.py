@@ -7,9 +7,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
-_per_number: Callable[..., Tensor] = torch.ops.torchslim.fake_quantize.default
-_per_tensor: Callable[..., Tensor] = torch.ops.torchslim.fake_quantize.tensor_qparams
+from torchslim import _C
+
+# The operator, for what records operators; and the same through a thinner door, for small tensors.
+_operator: Callable[..., Tensor] = torch.ops.torchslim.fake_quantize
+_eager: Callable[..., Tensor] = _C.quant.fake_quantize
 
 
 def fake_quantize(
@@ -45,10 +49,9 @@ def fake_quantize(
         >>> fake_quantize(torch.tensor([0.04, 0.26, 9.0]), 0.1, 0, -128, 127)
         tensor([0.0000, 0.3000, 9.0000])
     """
+    call = _eager if type(x) in (Tensor, Parameter) and not torch.compiler.is_compiling() else _operator
     if isinstance(scale, Tensor) or isinstance(zero_point, Tensor):
-        return _per_tensor(
-            x, _as_tensor(scale, torch.float32), _as_tensor(zero_point, None), quant_min, quant_max, axis
-        )
+        return call(x, _as_tensor(scale, torch.float32), _as_tensor(zero_point, None), quant_min, quant_max, axis)
     if axis is not None:
         raise ValueError(
             f"torchslim::fake_quantize: axis={axis} needs scale and zero_point as 1-d tensors, "
@@ -56,7 +59,7 @@ def fake_quantize(
         )
     if not isinstance(zero_point, int):
         raise ValueError(f"torchslim::fake_quantize: zero_point must be a whole number, got {zero_point}")
-    return _per_number(x, scale, zero_point, quant_min, quant_max)
+    return call(x, scale, zero_point, quant_min, quant_max)
 
 
 def _as_tensor(value: float | Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -115,8 +115,9 @@ class FakeQuantize(nn.Module):
             return self._activated(x)
         if self.activation == "none":
             return self._quantized(x)
+        buffers = self._buffers
         return _clamp_fake_quantize(
-            x, self.scale, self.zero_point, self.quant_min, self.quant_max, *_CLAMPS[self.activation]
+            x, buffers["scale"], buffers["zero_point"], self.quant_min, self.quant_max, *_CLAMPS[self.activation]
         )
 
     def enable_observer(self, enabled: bool = True) -> FakeQuantize:
@@ -160,8 +161,12 @@ class FakeQuantize(nn.Module):
 
     def _read_flags(self) -> tuple[bool, bool]:
         if not torch.compiler.is_compiling():
-            self._flags = (bool(self.observer_enabled.item()), bool(self.fake_quant_enabled.item()))
+            self._flags = (self._is_set("observer_enabled"), self._is_set("fake_quant_enabled"))
         return self._flags
+
+    def _is_set(self, flag: str) -> bool:
+        tensor = self._buffers[flag]  # attribute access to a buffer costs more than the operators
+        return tensor is not None and bool(tensor.item())
 
     def _activated(self, x: Tensor) -> Tensor:
         if self.activation == "none":
@@ -177,10 +182,7 @@ class FakeQuantize(nn.Module):
     def _observed(self, x: Tensor) -> Tensor:
         return _observe_fake_quantize(
             x,
-            self.min_val,
-            self.max_val,
-            self.scale,
-            self.zero_point,
+            *self._state(),
             self._averaging_constant(),
             self.quant_min,
             self.quant_max,
@@ -195,10 +197,7 @@ class FakeQuantize(nn.Module):
             self._resize(torch.Size([x.shape[self.axis]]))
         _observe_channels(
             x,
-            self.min_val,
-            self.max_val,
-            self.scale,
-            self.zero_point,
+            *self._state(),
             self.axis,
             self._averaging_constant(),
             self.quant_min,
@@ -206,6 +205,10 @@ class FakeQuantize(nn.Module):
             self.symmetric,
             isinstance(self.observer, MinMaxObserver),
         )
+
+    def _state(self) -> tuple[Tensor | None, ...]:
+        buffers = self._buffers
+        return buffers["min_val"], buffers["max_val"], buffers["scale"], buffers["zero_point"]
 
     def _resize(self, shape: torch.Size) -> None:
         self.min_val = self.min_val.new_full(shape, math.inf)

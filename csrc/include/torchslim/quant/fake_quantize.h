@@ -17,7 +17,7 @@ namespace torchslim::quant {
 ///   zero_point            in [quant_min, quant_max]
 ///   quant_min, quant_max  within ±2^23
 /// Gradient: clipped straight-through, 1 inside the grid (rounded value, limits included), 0 outside; one bit per
-/// element is kept for it. No double backward. Op `torchslim::fake_quantize`.
+/// element is kept for it. Not differentiable twice. Op `torchslim::fake_quantize`.
 /// Throws c10::ValueError or c10::TypeError where the above does not hold. Jacob et al. 2018, arXiv:1712.05877, eq. 12.
 TORCHSLIM_API at::Tensor fake_quantize(const at::Tensor& x, double scale, int64_t zero_point, int64_t quant_min,
                                        int64_t quant_max);
