@@ -119,7 +119,7 @@ class Clock:
         """The first time counts as it is, later ones move an average: a burst of other work is not a slow machine."""
         ratio = seconds / stage.step_seconds
         first = self._look is None or self._look[0] - self._stage_begin <= _WARM_UP
-        self.slowdown = ratio if first or not self.timed else 0.7 * self.slowdown + 0.3 * ratio
+        self.slowdown = ratio if first or not self.timed else (self.slowdown + ratio) / 2
         self.timed = True
 
     def _rest_left(self) -> float:
@@ -129,21 +129,42 @@ class Clock:
         return self.slowdown * sum(stage.seconds_left() for stage in self.stages)
 
     def _fit(self) -> None:
-        """Drops epochs from the stage that keeps most of what it wanted and, at one epoch each, single steps."""
+        """Drops what no longer fits into the time left; takes epochs back where a tenth of it would still be spare."""
         if not self.timed:
             return
         allowed = self.budget_seconds - self.used()
+        if self.left() > allowed:
+            self._drop(allowed)
+        elif self.epochs_dropped:
+            self._take_back(0.9 * allowed)
+
+    def _drop(self, allowed: float) -> None:
+        """Drops epochs from the stage that keeps most of what it wanted and, at one epoch each, single steps."""
         while self.left() > allowed:
             stages = [stage for stage in self.stages if _can_drop(stage)]
             if not stages:
                 break
-            stage = max(stages, key=lambda stage: stage.total / (stage.epochs * stage.steps_per_epoch))
+            stage = max(stages, key=_share_kept)
             stage.total = (stage.epochs_planned - 1) * stage.steps_per_epoch
         if self.left() > allowed:
             share = max(allowed - self._rest_left(), 0.0) / max(self._training_left(), 1e-9)
             for stage in self.stages:
                 if not stage.finished:
                     stage.total = stage.done + max(int((stage.total - stage.done) * share), 1)
+
+    def _take_back(self, allowed: float) -> None:
+        """Gives epochs back, first to the stage that keeps least: the machine was busy and is no longer."""
+        while stages := [s for s in self.stages if not s.finished and s.total < s.epochs * s.steps_per_epoch]:
+            stage = min(stages, key=_share_kept)
+            before = stage.total
+            stage.total = (before // stage.steps_per_epoch + 1) * stage.steps_per_epoch
+            if self.left() > allowed:
+                stage.total = before
+                break
+
+
+def _share_kept(stage: Stage) -> float:
+    return stage.total / (stage.epochs * stage.steps_per_epoch)
 
 
 def _can_drop(stage: Stage) -> bool:

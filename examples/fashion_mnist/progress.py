@@ -15,7 +15,7 @@ class Watch:
     def __init__(self, stream: TextIO = sys.stdout) -> None:
         """Writes to `stream`."""
         self.stream = stream
-        self._told_slow = False
+        self._told_speed = False
         self._dropped = 0
 
     def say(self, text: str) -> None:
@@ -27,21 +27,27 @@ class Watch:
 
     def step(self, stage: Stage, clock: Clock, rows: Rows) -> None:
         """One step was made; `rows` hold the loss so far, and what the last epoch's test said."""
-        if clock.timed and not self._told_slow:
-            self._told_slow = True
+        if clock.timed and not self._told_speed:
+            self._told_speed = True
             self._tell_speed(stage, clock)
-        if clock.epochs_dropped > self._dropped:
-            self._dropped = clock.epochs_dropped
-            self.say(f"Too slow for {minutes(clock.budget_seconds)}: {plan(clock)}.")
+        self._tell_plan(clock)
 
     def epoch(self, stage: Stage, clock: Clock, epoch: int, rows: Rows) -> None:
         """An epoch ended and was tested."""
+        self._tell_plan(clock)
         head = f"{stage.name:8} {epoch:2}/{stage.epochs_planned:<2}"
         numbers = " | ".join(f"{name}: {row_text(row)}" for name, row in rows.items())
         self.say(f"{head} {numbers} | {minutes(clock.used())} gone, {minutes(clock.left())} to go")
 
     def close(self) -> None:
         """Takes the bars away."""
+
+    def _tell_plan(self, clock: Clock) -> None:
+        """Says what is trained of what was wanted, whenever that changes."""
+        if clock.epochs_dropped != self._dropped:
+            reason = "Too slow for" if clock.epochs_dropped > self._dropped else "Time to spare before"
+            self._dropped = clock.epochs_dropped
+            self.say(f"{reason} {minutes(clock.budget_seconds)}: {plan(clock)}.")
 
     def _tell_speed(self, stage: Stage, clock: Clock) -> None:
         milliseconds = 1000 * stage.step_seconds * clock.slowdown

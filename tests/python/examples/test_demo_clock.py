@@ -21,23 +21,25 @@ class Machine:
         self.time += seconds * self.factor
 
 
-def simulate(factor: float, slow_from: int | None = None) -> tuple[Clock, list[Stage]]:
-    """5 + 10 epochs of 100 steps of 0.1 and 0.05 s, 5 s of pauses, 20 s of rest: 125 s at factor 1; 150 allowed."""
-    machine = Machine(factor if slow_from is None else 1.0)
-    stages = [Stage("teacher", 5, 100, 0.1), Stage("students", 10, 100, 0.05)]
+def simulate(factor: float, slow: range | None = None, steps: int = 100) -> tuple[Clock, list[Stage]]:
+    """5 + 10 epochs of 10 and 5 s, 5 s of pauses, 20 s of rest: 125 s at factor 1; 150 allowed.
+
+    An epoch has `steps` steps. If `slow` is given, the machine has its factor in those steps only, and 1 elsewhere.
+    """
+    machine = Machine(factor)
+    stages = [Stage("teacher", 5, steps, 10 / steps), Stage("students", 10, steps, 5 / steps)]
     clock = Clock(150.0, stages, rest_seconds=20.0, now=machine.now)
     clock.start()
-    steps = 0
+    made = 0
     for stage in stages:
         clock.begin(stage)
         while not stage.finished:
             stage.advance()
-            steps += 1
-            if steps == slow_from:
-                machine.factor = factor
+            made += 1
+            machine.factor = factor if slow is None or made in slow else 1.0
             machine.spend(stage.step_seconds)
             clock.tick(stage)
-            if stage.done % 100 == 0:
+            if stage.done % steps == 0:
                 machine.spend(1 / 3)
                 clock.pause(stage, machine.factor / 3)
     machine.spend(20.0)
@@ -70,8 +72,15 @@ def test_hopelessly_slow_machine_drops_steps_too(factor: float) -> None:
 
 @pytest.mark.parametrize("slow_from", [120, 480, 900, 1300])
 def test_machine_that_becomes_slow_on_the_way_still_keeps_the_minutes(slow_from: int) -> None:
-    clock, _ = simulate(2.5, slow_from)
+    clock, _ = simulate(2.5, range(slow_from, 10_000))
     assert clock.used() <= 150 * 1.15
+
+
+@pytest.mark.parametrize("begin", [1, 150, 2600])
+def test_burst_of_other_work_costs_no_epochs_that_there_is_time_for(begin: int) -> None:
+    clock, _ = simulate(4.0, range(begin, begin + 150), steps=400)
+    assert clock.epochs_dropped <= 1
+    assert clock.used() <= 150
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0, 6.5])
