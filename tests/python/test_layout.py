@@ -39,16 +39,8 @@ KNOWN_GAPS = {
     "csrc/include/torchslim/deploy/evaluate.h",
     "csrc/include/torchslim/deploy/integer_graph.h",
     "csrc/include/torchslim/deploy/ptl.h",
-    "csrc/include/torchslim/quant/fake_quantize.h",
-    "csrc/include/torchslim/quant/fake_quantize_module.h",
-    "csrc/include/torchslim/quant/observe_fake_quantize.h",
-    "csrc/include/torchslim/quant/qparams.h",
     "csrc/include/torchslim/quant/round_average.h",
-    "docs/api/quant/fake_quantize.md",
-    "docs/concepts/straight_through.md",
-    "docs/concepts/one_grid.md",
     "examples/cpp/distill_fashion_mnist.cpp",
-    "tests/benchmarks/bench_fake_quantize.py",
 }
 
 
