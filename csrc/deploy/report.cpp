@@ -113,7 +113,7 @@ std::string format_table(const Report& report) {
   std::string text = fmt::format("{:<28}{:>10}{:>14}{:>12}{:>12}\n", report.quick ? "QUICK" : "", "accuracy", "bytes",
                                  "median", "p95");
   text += row("teacher, float file", accuracy.teacher, bytes.teacher_float, {});
-  text += row("student alone, float", accuracy.student_alone, {}, {});
+  text += row("student alone, fake-quantised", accuracy.student_alone, {}, {});
   text += row("student, float file", accuracy.float_student, bytes.student_float, report.float_latency);
   text += row("student, fake-quantised", accuracy.fake_quant, {}, {});
   text += row("student, int8 file", accuracy.int8, bytes.student_int8, report.int8_latency);
