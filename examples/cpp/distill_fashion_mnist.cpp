@@ -8,15 +8,15 @@
 //   distill_fashion_mnist --data build/data/fashion-mnist --out build/demo_cpp --quick   fewer images, smaller networks
 //
 // Ends with the table of examples/110_distill_fashion_mnist.py, from the same code.
+#include <torch/torch.h>
+#include <torchslim/torchslim.h>
+
 #include <chrono>
 #include <exception>
 #include <filesystem>
 #include <iostream>
 #include <string>
 #include <vector>
-
-#include <torch/torch.h>
-#include <torchslim/torchslim.h>
 
 #include "fashion_mnist.h"
 #include "training.h"
@@ -90,10 +90,8 @@ Recipe full_recipe() {
 
 Recipe quick_recipe() {
   return {.teacher = ts::models::ResNetOptions().in_channels(1).depth(8).channels({32, 64, 128}).stem_stride(2),
-          .student = ts::models::MobileNetV1Options()
-                         .in_channels(1)
-                         .channels({16, 32, 48, 56, 56})
-                         .strides({2, 1, 2, 1, 1}),
+          .student =
+              ts::models::MobileNetV1Options().in_channels(1).channels({16, 32, 48, 56, 56}).strides({2, 1, 2, 1, 1}),
           .images = 12000,
           .teacher_epochs = 4,
           .student_epochs = 8,
@@ -111,7 +109,8 @@ at::Tensor label_loss(const at::Tensor& logits, const at::Tensor& labels) {
 ts::models::ResNet train_teacher(const Recipe& recipe, const ImageSet& set, at::Generator& generator) {
   ts::models::ResNet teacher(recipe.teacher);
   torch::optim::SGD optimizer(
-      teacher->parameters(), torch::optim::SGDOptions(recipe.teacher_lr).momentum(0.9).nesterov(true).weight_decay(5e-4));
+      teacher->parameters(),
+      torch::optim::SGDOptions(recipe.teacher_lr).momentum(0.9).nesterov(true).weight_decay(5e-4));
   Stage stage;
   stage.name = "teacher";
   stage.epochs = recipe.teacher_epochs;
@@ -136,10 +135,8 @@ ts::models::MobileNetV1 train_student(const std::string& name, const Recipe& rec
   stage.epochs = recipe.student_epochs;
   stage.peak_lr = recipe.student_lr;
   const int64_t steps = steps_of(stage, set);
-  ts::prune::MagnitudePruner pruner(
-      *student,
-      ts::prune::PolynomialSchedule(steps * 3 / 10, steps * 8 / 10, kSparsity),
-      optimizer);
+  ts::prune::MagnitudePruner pruner(*student, ts::prune::PolynomialSchedule(steps * 3 / 10, steps * 8 / 10, kSparsity),
+                                    optimizer);
   ts::distill::KDLoss kd_loss(ts::distill::KDLossOptions().temperature(4).ce_weight(0.1).kd_weight(0.9));
   stage.loss = [&](const at::Tensor& images, const at::Tensor& labels, const at::Tensor& places) {
     const auto logits = student->forward(images);
@@ -186,23 +183,21 @@ ts::deploy::Report test_files(Run& run) {
   ts::deploy::Report report;
 
   const auto teacher_saved = ts::deploy::save(run.teacher, example, out + "teacher.ptl");
-  const auto float_saved =
-      ts::deploy::save(float_graph(run.recipe, run.student, example), out + "student_float.ptl");
+  const auto float_saved = ts::deploy::save(float_graph(run.recipe, run.student, example), out + "student_float.ptl");
   const auto integers = ts::deploy::lower(ts::graph::capture(run.student, example));
   const auto int8_saved = ts::deploy::save_ptl(integers, out + "student.ptl");
-  report.bytes = {.teacher_float = teacher_saved.bytes, .student_float = float_saved.bytes, .student_int8 = int8_saved.bytes};
+  report.bytes = {
+      .teacher_float = teacher_saved.bytes, .student_float = float_saved.bytes, .student_int8 = int8_saved.bytes};
 
   ts::deploy::PtlModel teacher_file(teacher_saved.path), float_file(float_saved.path), int8_file(int8_saved.path);
-  const auto fake_quantised =
-      logits_of([&](const at::Tensor& batch) { return run.student->forward(batch); }, run.test);
+  const auto fake_quantised = logits_of([&](const at::Tensor& batch) { return run.student->forward(batch); }, run.test);
   const auto int8_logits = ts::deploy::run_batches(int8_file, images);
-  report.accuracy = {
-      .teacher = accuracy_of(ts::deploy::run_batches(teacher_file, images)),
-      .student_alone =
-          accuracy_of(logits_of([&](const at::Tensor& batch) { return run.alone->forward(batch); }, run.test)),
-      .float_student = accuracy_of(ts::deploy::run_batches(float_file, images)),
-      .fake_quant = accuracy_of(fake_quantised),
-      .int8 = accuracy_of(int8_logits)};
+  report.accuracy = {.teacher = accuracy_of(ts::deploy::run_batches(teacher_file, images)),
+                     .student_alone = accuracy_of(
+                         logits_of([&](const at::Tensor& batch) { return run.alone->forward(batch); }, run.test)),
+                     .float_student = accuracy_of(ts::deploy::run_batches(float_file, images)),
+                     .fake_quant = accuracy_of(fake_quantised),
+                     .int8 = accuracy_of(int8_logits)};
   report.agreement = ts::deploy::compare_outputs(int8_logits, fake_quantised, integers.nodes.back().scale);
   report.reference_differences = ts::deploy::count_reference_differences(int8_logits, integers, images);
   report.weights = ts::deploy::count_weights(integers);

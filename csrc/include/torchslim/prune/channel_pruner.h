@@ -57,8 +57,7 @@ class TORCHSLIM_API ChannelPruner {
   template <typename Model>
   ChannelPruner(Model& model, const at::Tensor& example, const ChannelPrunerOptions& options = {},
                 torch::optim::Optimizer* optimizer = nullptr)
-      : ChannelPruner(
-            *model, [&model, example] { return graph::capture(model, example); }, options, optimizer) {}
+      : ChannelPruner(*model, [&model, example] { return graph::capture(model, example); }, options, optimizer) {}
 
   /// Removes the share `ratio` of the filters that each chain has now.
   /// Throws c10::ValueError, with nothing changed, as plan_channels and apply_plan do.
