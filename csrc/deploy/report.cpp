@@ -44,7 +44,7 @@ std::string bytes_text(const std::optional<int64_t>& value) { return value ? tho
 
 std::string row(const char* name, const std::optional<double>& accuracy, const std::optional<int64_t>& bytes,
                 const std::optional<Latency>& latency) {
-  return fmt::format("{:<28}{:>10}{:>14}{:>12}{:>12}\n", name, percent(accuracy), bytes_text(bytes),
+  return fmt::format("{:<30}{:>10}{:>14}{:>12}{:>12}\n", name, percent(accuracy), bytes_text(bytes),
                      latency ? fmt::format("{:.2f} ms", latency->median_ms) : kNothing,
                      latency ? fmt::format("{:.2f} ms", latency->p95_ms) : kNothing);
 }
@@ -110,7 +110,7 @@ std::string circumstances(const Report& report) {
 std::string format_table(const Report& report) {
   const Report::Accuracy& accuracy = report.accuracy;
   const Report::Bytes& bytes = report.bytes;
-  std::string text = fmt::format("{:<28}{:>10}{:>14}{:>12}{:>12}\n", report.quick ? "QUICK" : "", "accuracy", "bytes",
+  std::string text = fmt::format("{:<30}{:>10}{:>14}{:>12}{:>12}\n", report.quick ? "QUICK" : "", "accuracy", "bytes",
                                  "median", "p95");
   text += row("teacher, float file", accuracy.teacher, bytes.teacher_float, {});
   text += row("student alone, fake-quantised", accuracy.student_alone, {}, {});

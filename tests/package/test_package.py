@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import BIN, ROOT
+from places import BIN, ROOT
 
 Run = Callable[..., str]
 

@@ -34,15 +34,6 @@ TESTED_IN = {
     "quant/rewrite": "test_prepare",
 }
 
-#: Known gaps: headers without a page, names of files that do not exist. A line goes with its gap, none may come.
-KNOWN_GAPS = {
-    "csrc/include/torchslim/deploy/evaluate.h",
-    "csrc/include/torchslim/deploy/integer_graph.h",
-    "csrc/include/torchslim/deploy/ptl.h",
-    "csrc/include/torchslim/quant/round_average.h",
-    "examples/cpp/distill_fashion_mnist.cpp",
-}
-
 
 def tracked(*patterns: str) -> list[Path]:
     """The files that git knows or would take; `*` crosses folders. Without git (an archive), all that match."""
@@ -103,7 +94,7 @@ def has_page(header: Path) -> bool:
 @pytest.mark.parametrize("header", HEADERS, ids=relative)
 def test_a_public_header_has_a_page(header: Path) -> None:
     room = ROOT / "docs/api" / header.parent.name
-    found = has_page(header) or relative(header) in KNOWN_GAPS
+    found = has_page(header)
     assert found, f"{relative(header)} has no page: write {relative(room)}/{header.stem}.md, or name it in another"
 
 
@@ -194,7 +185,7 @@ def test_a_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if "://" not in target:
             path = os.path.relpath(page.parent / target, ROOT)
-            exists = (ROOT / path).exists() or path in KNOWN_GAPS
+            exists = (ROOT / path).exists()
             assert exists, f"{relative(page)} links to {target}, which does not exist"
 
 
@@ -204,12 +195,5 @@ def test_a_howto_names_files_that_exist(page: Path) -> None:
         stem, brace, endings = name.partition("{")
         names = [stem + ending for ending in endings.rstrip("}").split(",")] if brace else [name]
         for each in names:
-            exists = (ROOT / each).exists() or each in KNOWN_GAPS
+            exists = (ROOT / each).exists()
             assert exists, f"{relative(page)} names {each}, which does not exist"
-
-
-def test_known_gaps_are_gaps() -> None:
-    closed = [
-        gap for gap in sorted(KNOWN_GAPS) if (has_page(ROOT / gap) if gap.endswith(".h") else (ROOT / gap).exists())
-    ]
-    assert not closed, f"take out of KNOWN_GAPS what is there: {closed}"
