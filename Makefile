@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # make demo   the main job on 60,000 real images, 12 minutes; QUICK=1: the short form, under 2
+# make demo-cpp  the same in C++, and how near its numbers are to Python's
 # make test   every test, C++ and Python
 # make bench  speed against the peers, as ratios
 # make lint   clang-format, ruff, mypy
@@ -16,11 +17,12 @@ JOBS ?= 2
 PY := $(VENV)/bin/python
 BUILD := build/cmake
 DATA := build/data/fashion-mnist
+TEST_FLAGS := -DTORCHSLIM_BUILD_TESTS=ON -DTORCHSLIM_BUILD_EXAMPLES=ON
 CMAKE_FLAGS := -DTORCHSLIM_BUILD_PYTHON=ON -DTORCHSLIM_INPLACE=ON
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: demo test bench lint format build setup tests-build package-test clean
+.PHONY: demo demo-cpp test bench lint format build setup tests-build package-test clean
 
 setup:
 	@tools/setup.sh venv "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
@@ -35,9 +37,14 @@ demo: build $(DATA)/t10k-labels-idx1-ubyte
 	@tools/setup.sh extras "$(VENV)" examples
 	@$(PY) examples/110_distill_fashion_mnist.py --data "$(DATA)" --out build/demo $(if $(QUICK),--quick)
 
+demo-cpp: setup $(DATA)/t10k-labels-idx1-ubyte
+	@tools/build.sh "$(PY)" "$(BUILD)" "$(JOBS)" distill_fashion_mnist -- $(CMAKE_FLAGS) $(TEST_FLAGS)
+	@$(BUILD)/examples/cpp/distill_fashion_mnist --data "$(DATA)" --out build/demo_cpp $(if $(QUICK),--quick)
+	@$(PY) tools/compare_reports.py build/demo/report.json build/demo_cpp/report.json
+
 tests-build: setup
 	@tools/setup.sh debian catch2 /usr/include/catch2/catch.hpp
-	@tools/build.sh "$(PY)" "$(BUILD)" "$(JOBS)" all -- $(CMAKE_FLAGS) -DTORCHSLIM_BUILD_TESTS=ON -DTORCHSLIM_BUILD_EXAMPLES=ON
+	@tools/build.sh "$(PY)" "$(BUILD)" "$(JOBS)" all -- $(CMAKE_FLAGS) $(TEST_FLAGS)
 
 test: tests-build $(DATA)/t10k-labels-idx1-ubyte
 	@tools/setup.sh extras "$(VENV)" test

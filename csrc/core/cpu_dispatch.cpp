@@ -12,7 +12,7 @@ namespace {
 
 bool cpu_has_avx2() {
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #else
   return false;
 #endif
@@ -20,7 +20,7 @@ bool cpu_has_avx2() {
 
 CpuCapability checked(CpuCapability capability, const char* who) {
   TORCH_CHECK_VALUE(capability != CpuCapability::kAvx2 || cpu_has_avx2(), who,
-                    ": this CPU has no AVX2 with FMA; use `portable`");
+                    ": this CPU has no AVX2 with FMA and F16C; use `portable`");
   return capability;
 }
 
