@@ -53,8 +53,9 @@ def clean_venv(run: Run, wheel: Path, tmp_path_factory: pytest.TempPathFactory) 
     python = folder / "bin" / "python"
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     for package in Path(sysconfig.get_path("purelib")).iterdir():
-        if not package.name.startswith(("pip", "torchslim", "_")):
-            (site / package.name).symlink_to(package)
+        link = site / package.name
+        if not package.name.startswith(("torchslim", "_")) and not link.exists():
+            link.symlink_to(package)
     run(python, "-m", "pip", "install", "-q", "--no-deps", wheel)
     return folder
 
