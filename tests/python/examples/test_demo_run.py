@@ -3,6 +3,7 @@
 
 import itertools
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -150,6 +151,20 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_torn_file(directory: Path, tmp_p
     assert "Interrupted" in text and "same command goes on" in text
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
     torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+
+
+def test_full_disk_is_an_error_and_the_last_checkpoint_stays(directory: Path, tmp_path: Path) -> None:
+    demo_job.run(directory, tmp_path, stop_after=8)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))  # a disk that takes half of it
+    try:
+        with pytest.raises(OSError, match="what was there before is whole.*checkpoint.pt"):
+            demo_job.run(directory, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
 def test_folder_that_cannot_be_made_is_an_error_in_one_line(directory: Path, tmp_path: Path, capsys: Any) -> None:
