@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/composite.h"
-#include "core/huge_pages.h"
+#include "core/large_outputs.h"
 #include "distill/kd_loss_kernel.h"
 #include "distill/kd_loss_op.h"
 

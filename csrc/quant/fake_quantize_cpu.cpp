@@ -10,7 +10,7 @@
 #include <limits>
 
 #include "core/composite.h"
-#include "core/huge_pages.h"
+#include "core/large_outputs.h"
 #include "core/rounding.h"
 #include "quant/fake_quantize.h"
 #include "quant/fake_quantize_kernel.h"
@@ -148,12 +148,13 @@ Quantized forward_cpu(const char* op, const at::Tensor& self, const Qparams& qpa
   }
   const auto source = in_layout_of(self, result.value);
   const auto grids = table.for_layout(result.value);
+  const bool stream = core::worth_streaming(result.value.nbytes());
   uint8_t* cut = with_cut ? result.cut.mutable_data_ptr<uint8_t>() : nullptr;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, self.scalar_type(), "fake_quantize", [&] {
     const scalar_t* x = source.const_data_ptr<scalar_t>();
     scalar_t* y = result.value.mutable_data_ptr<scalar_t>();
     for_each_chunk(n, [&](int64_t begin, int64_t end) {
-      TORCHSLIM_CALL_KERNEL(fake_quantize_span<scalar_t>, x, y, cut, begin, end, grids);
+      TORCHSLIM_CALL_KERNEL(fake_quantize_span<scalar_t>, x, y, cut, begin, end, grids, stream);
     });
   });
   return result;
@@ -192,12 +193,13 @@ at::Tensor backward_cpu(const at::Tensor& grad, const at::Tensor& cut, c10::SymI
   TORCH_CHECK_VALUE(result.is_non_overlapping_and_dense(),
                     "torchslim::_fake_quantize_backward: stride must be that of a dense tensor, got ", stride);
   const auto source = in_layout_of(grad, result);
+  const bool stream = core::worth_streaming(result.nbytes());
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, grad.scalar_type(), "_fake_quantize_backward", [&] {
     const scalar_t* dy = source.const_data_ptr<scalar_t>();
     const uint8_t* bits = cut.const_data_ptr<uint8_t>();
     scalar_t* dx = result.mutable_data_ptr<scalar_t>();
     for_each_chunk(n, [&](int64_t begin, int64_t end) {
-      TORCHSLIM_CALL_KERNEL(cut_gradient_span<scalar_t>, dy, bits, dx, begin, end);
+      TORCHSLIM_CALL_KERNEL(cut_gradient_span<scalar_t>, dy, bits, dx, begin, end, stream);
     });
   });
   return result;

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "core/rounding.h"
+#include "core/streaming_store.h"
 
 namespace torchslim::CPU_CAPABILITY {
 namespace {
@@ -37,11 +38,11 @@ struct Block {
     }
   }
 
-  void store(T* to) const {
+  TORCHSLIM_INLINE void write(const Store& store, T* to) const {
     if constexpr (kVectors<T> == 1) {
-      part[0].store(to);
+      store(part[0], to);
     } else {
-      at::vec::convert_from_float<T>(part[0], part[1]).store(to);
+      store(at::vec::convert_from_float<T>(part[0], part[1]), to);
     }
   }
 };
@@ -165,7 +166,7 @@ TORCHSLIM_INLINE V stored(const V& value, const quant::ChannelGrids& grids) {
 // Fake-quantises a block and returns its cut bits, lane 0 lowest (0 if `kCut` is false).
 template <bool kCut, typename T, typename Grids, typename Pass>
 TORCHSLIM_INLINE uint32_t quantize_block(const T* x, T* y, int64_t i, const Grids& grids, const Pass& pass,
-                                         const quant::ChannelGrids& all) {
+                                         const quant::ChannelGrids& all, const Store& store) {
   Block<T> block(x + i);
   uint32_t cut = 0;
   for (int k = 0; k < kVectors<T>; ++k) {
@@ -177,26 +178,27 @@ TORCHSLIM_INLINE uint32_t quantize_block(const T* x, T* y, int64_t i, const Grid
     }
     part = stored<T>(core::value_at(steps, grid), all);
   }
-  block.store(y + i);
+  block.write(store, y + i);
   return cut;
 }
 
 // Fake-quantises n elements: groups of 32 (one word of bits), then blocks, then single elements.
 template <typename T, typename Grids, typename Bits, typename LanesPass, typename Pass>
 void quantize_run(const T* x, T* y, int64_t n, const Grids& grids, const LanesPass& lanes_pass, const Pass& pass,
-                  const quant::ChannelGrids& all, Bits& bits) {
+                  const quant::ChannelGrids& all, bool stream, Bits& bits) {
+  const Store store(stream, y);
   constexpr bool kCut = !std::is_same_v<Bits, NoBits>;
   constexpr int64_t kGroup = 32;
   int64_t i = 0;
   for (; i + kGroup <= n; i += kGroup) {
     uint32_t cut = 0;
     for (int64_t k = 0; k < kGroup; k += kBlock<T>) {
-      cut |= quantize_block<kCut>(x, y, i + k, grids, lanes_pass, all) << k;
+      cut |= quantize_block<kCut>(x, y, i + k, grids, lanes_pass, all, store) << k;
     }
     bits.push(cut, kGroup);
   }
   for (; i + kBlock<T> <= n; i += kBlock<T>) {
-    bits.push(quantize_block<kCut>(x, y, i, grids, lanes_pass, all), kBlock<T>);
+    bits.push(quantize_block<kCut>(x, y, i, grids, lanes_pass, all, store), kBlock<T>);
   }
   for (; i < n; ++i) {
     const auto value = static_cast<Acc<T>>(x[i]);
@@ -205,21 +207,22 @@ void quantize_run(const T* x, T* y, int64_t n, const Grids& grids, const LanesPa
     bits.push(!passes(value, steps, grid, pass), 1);
     y[i] = static_cast<T>(stored<T>(core::value_at(steps, grid), all));
   }
+  store.finish();
 }
 
 // Walks [begin, end) in runs: elements of one channel, or (inner = 1) one element of each channel.
 template <typename T, typename Bits, typename LanesPass, typename Pass>
 void quantize_runs(const T* x, T* y, int64_t begin, int64_t end, const LanesPass& lanes_pass, const Pass& pass,
-                   const quant::ChannelGrids& all, Bits bits) {
+                   const quant::ChannelGrids& all, bool stream, Bits bits) {
   const bool neighbours = all.inner == 1 && all.channels > 1;
   const int64_t row = neighbours ? all.channels : all.inner;
   for (int64_t i = begin; i < end;) {
     const int64_t offset = i % row;
     const int64_t run = std::min(row - offset, end - i);
     if (neighbours) {
-      quantize_run(x + i, y + i, run, NeighbourGrids<T>{all, offset}, lanes_pass, pass, all, bits);
+      quantize_run(x + i, y + i, run, NeighbourGrids<T>{all, offset}, lanes_pass, pass, all, stream, bits);
     } else {
-      quantize_run(x + i, y + i, run, SameGrid<T>(all, i / row % all.channels), lanes_pass, pass, all, bits);
+      quantize_run(x + i, y + i, run, SameGrid<T>(all, i / row % all.channels), lanes_pass, pass, all, stream, bits);
     }
     i += run;
   }
@@ -268,21 +271,23 @@ void see_one(A value, A* min, A* max) {
 }  // namespace
 
 template <typename T>
-void fake_quantize_span(const T* x, T* y, uint8_t* cut, int64_t begin, int64_t end, const quant::ChannelGrids& grids) {
+void fake_quantize_span(const T* x, T* y, uint8_t* cut, int64_t begin, int64_t end, const quant::ChannelGrids& grids,
+                        bool stream) {
   const PassInterval<Acc<T>> pass{grids.pass_above, grids.pass_below};
   if (cut == nullptr) {
-    quantize_runs(x, y, begin, end, PassAll(), PassAll(), grids, NoBits());
+    quantize_runs(x, y, begin, end, PassAll(), PassAll(), grids, stream, NoBits());
   } else if (pass.above == -std::numeric_limits<Acc<T>>::infinity() &&
              pass.below == std::numeric_limits<Acc<T>>::infinity()) {
-    quantize_runs(x, y, begin, end, PassAll(), PassAll(), grids, BitWriter(cut + begin / 8));
+    quantize_runs(x, y, begin, end, PassAll(), PassAll(), grids, stream, BitWriter(cut + begin / 8));
   } else {
     const PassInterval<Vec<T>> lanes_pass{Vec<T>(pass.above), Vec<T>(pass.below)};
-    quantize_runs(x, y, begin, end, lanes_pass, pass, grids, BitWriter(cut + begin / 8));
+    quantize_runs(x, y, begin, end, lanes_pass, pass, grids, stream, BitWriter(cut + begin / 8));
   }
 }
 
 template <typename T>
-void cut_gradient_span(const T* dy, const uint8_t* cut, T* dx, int64_t begin, int64_t end) {
+void cut_gradient_span(const T* dy, const uint8_t* cut, T* dx, int64_t begin, int64_t end, bool stream) {
+  const Store store(stream, dx + begin);
   int64_t i = begin;
   for (; i + kBlock<T> <= end; i += kBlock<T>) {
     Block<T> block(dy + i);
@@ -290,12 +295,13 @@ void cut_gradient_span(const T* dy, const uint8_t* cut, T* dx, int64_t begin, in
       const int64_t first = i + k * Vec<T>::size();
       block.part[k] = block.part[k] * kept_lanes<Vec<T>>(cut[first / 8] >> (first % 8));
     }
-    block.store(dx + i);
+    block.write(store, dx + i);
   }
   for (; i < end; ++i) {
     const Acc<T> kept = cut[i / 8] >> (i % 8) & 1 ? 0 : 1;
     dx[i] = static_cast<T>(static_cast<Acc<T>>(dy[i]) * kept);
   }
+  store.finish();
 }
 
 template <typename T>
@@ -336,9 +342,9 @@ void range_span(const T* x, int64_t n, float* min, float* max) {
   *max = static_cast<float>(high);
 }
 
-#define TORCHSLIM_INSTANTIATE(T)                                                                          \
-  template void fake_quantize_span(const T*, T*, uint8_t*, int64_t, int64_t, const quant::ChannelGrids&); \
-  template void cut_gradient_span(const T*, const uint8_t*, T*, int64_t, int64_t);                        \
+#define TORCHSLIM_INSTANTIATE(T)                                                                                \
+  template void fake_quantize_span(const T*, T*, uint8_t*, int64_t, int64_t, const quant::ChannelGrids&, bool); \
+  template void cut_gradient_span(const T*, const uint8_t*, T*, int64_t, int64_t, bool);                        \
   template void range_span(const T*, int64_t, float*, float*);
 TORCHSLIM_INSTANTIATE(float)
 TORCHSLIM_INSTANTIATE(double)

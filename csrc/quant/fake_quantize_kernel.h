@@ -24,13 +24,14 @@ struct ChannelGrids {
 }  // namespace torchslim::quant
 
 // Fake-quantises elements [begin, end) of x into y (which may be x). If `cut` is not null, bit i of it becomes 1 where
-// the gradient of element i is cut, 0 where it passes; `begin` must then be a multiple of 8.
+// the gradient of element i is cut, 0 where it passes; `begin` must then be a multiple of 8. `stream`: core/streaming_store.h.
 TORCHSLIM_DECLARE_KERNEL(template <typename T> void fake_quantize_span(const T* x, T* y, uint8_t* cut, int64_t begin,
-                                                                       int64_t end, const quant::ChannelGrids& grids);)
+                                                                       int64_t end, const quant::ChannelGrids& grids,
+                                                                       bool stream);)
 
 // dx[i] = dy[i] · (1 − cut bit i) for i in [begin, end): a product, as in ATen, so that NaN in dy is not hidden.
-TORCHSLIM_DECLARE_KERNEL(template <typename T>
-                         void cut_gradient_span(const T* dy, const uint8_t* cut, T* dx, int64_t begin, int64_t end);)
+TORCHSLIM_DECLARE_KERNEL(template <typename T> void cut_gradient_span(const T* dy, const uint8_t* cut, T* dx,
+                                                                      int64_t begin, int64_t end, bool stream);)
 
 // Writes the smallest and largest of x[0, n), n > 0; NaN if x holds NaN.
 TORCHSLIM_DECLARE_KERNEL(template <typename T> void range_span(const T* x, int64_t n, float* min, float* max);)

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/cpu_dispatch.h"
+#include "core/large_outputs.h"
 #include "cpp/catch.hpp"
 
 using torchslim::quant::clamp_fake_quantize;
@@ -55,6 +56,24 @@ TEMPLATE_TEST_CASE("fake_quantize: NaN stays, infinity saturates, neither has a 
   CHECK(y[0].isnan().item<bool>());
   CHECK(at::equal(y.slice(0, 1), at::tensor({3.0, -4.5}, at::kDouble).to(dtype)));
   CHECK(at::equal(gradient(y, x, at::ones_like(x)), at::zeros_like(x)));
+}
+
+TEMPLATE_TEST_CASE("fake_quantize: outputs written past the cache have the bits of ATen", "[quant][fake_quantize]",
+                   float, double, c10::BFloat16, c10::Half) {
+  const auto dtype = c10::CppTypeToScalarType<TestType>::value;
+  const int64_t channels = (16 << 20) / sizeof(TestType) / 35 + 1;
+  const auto x = (at::randn({5, channels, 7}) * 4).to(dtype).requires_grad_();  // runs of 7: few are aligned
+  const auto grad = at::randn(x.sizes()).to(dtype);
+  REQUIRE(torchslim::core::worth_streaming(x.nbytes()));
+  const auto scale = at::rand({channels}) * 0.05 + 0.01;
+  const auto zero_point = at::randint(-128, 128, {channels}, at::kInt);
+  const bool per_channel = GENERATE(false, true);
+  const auto ours =
+      per_channel ? fake_quantize(x, scale, zero_point, -128, 127, 1) : fake_quantize(x, 0.04, 3, -128, 127);
+  const auto aten = per_channel ? at::fake_quantize_per_channel_affine(x, scale, zero_point, 1, -128, 127)
+                                : at::fake_quantize_per_tensor_affine(x, 0.04, 3, -128, 127);
+  CHECK(at::equal(ours, aten));
+  CHECK(at::equal(gradient(ours, x, grad), gradient(aten, x, grad)));
 }
 
 TEMPLATE_TEST_CASE("fake_quantize: the bits of ATen, forward and backward", "[quant][fake_quantize][ste]", float,

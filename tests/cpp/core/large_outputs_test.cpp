@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "core/huge_pages.h"
+#include "core/large_outputs.h"
 
 #include <cstdlib>
 #include <memory>
