@@ -76,15 +76,13 @@ def layer_sparsity(layers: list[dict[str, float | str]]) -> str:
     return _svg(figure)
 
 
-def bars(values: dict[str, float], form: str, zoom: bool = False) -> str:
-    """One bar for each value, with the value beside it; `zoom` begins the axis near the smallest."""
+def bars(values: dict[str, float], form: str) -> str:
+    """One bar for each value, from zero, with the value beside it."""
     figure, axes = plt.subplots(figsize=(_WIDTH, 0.6 + 0.38 * len(values)))
     drawn = axes.barh(list(values), list(values.values()), color=[_colour(name) for name in values])
     axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=3)
     axes.invert_yaxis()
-    low, high = min(values.values()), max(values.values())
-    start = low - 0.5 * (high - low) - 1 if zoom else 0
-    axes.set_xlim(start, high + 0.22 * (high - start))
+    axes.set_xlim(0, 1.22 * max(values.values()))
     return _svg(figure)
 
 

@@ -47,7 +47,7 @@ def _figures(report: dict[str, Any], details: Details) -> list[tuple[str, str]]:
     size = {_LABELS[name]: value / 1000 for name, value in report["bytes"].items()}
     return [
         ("Training, epoch by epoch", charts.training_curves(details.history, report["sparsity"])),
-        ("Right answers on the test images, %", charts.bars(accuracy, "{:.2f}", zoom=True)),
+        ("Right answers on the test images, %", charts.bars(accuracy, "{:.2f}")),
         ("Size of the .ptl file, kB", charts.bars(size, "{:,.1f}")),
         ("Codes that are zero, % (weights in the layer)", charts.layer_sparsity(details.layers)),
         ("True class (rows) and answer in int8 (columns), % of the row", charts.confusion(details.confusion, CLASSES)),
