@@ -1,36 +1,21 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
 #include <c10/util/SmallVector.h>
 
-#include <algorithm>
 #include <limits>
 
 #include "core/composite.h"
-#include "core/large_outputs.h"
 #include "core/rounding.h"
+#include "quant/elementwise.h"
 #include "quant/fake_quantize.h"
 #include "quant/fake_quantize_kernel.h"
 #include "quant/observer.h"
 
 namespace torchslim::quant::detail {
 namespace {
-
-constexpr int64_t kChunk = 32768;  // elements that one thread takes at a time; a multiple of 8 (bits of a byte)
-
-// Calls work(begin, end) for the chunks of [0, n), on all threads.
-template <typename Work>
-void for_each_chunk(int64_t n, const Work& work) {
-  if (n <= kChunk) {
-    work(0, n);
-    return;
-  }
-  at::parallel_for(0, (n + kChunk - 1) / kChunk, 1,
-                   [&](int64_t first, int64_t last) { work(first * kChunk, std::min(last * kChunk, n)); });
-}
 
 // The grid of each channel as the kernel wants it.
 class GridTable {
@@ -118,18 +103,6 @@ class GridTable {
   ChannelGrids grids_{};
   std::optional<int64_t> axis_;
 };
-
-// Advises huge pages for a new tensor that will be written whole.
-at::Tensor large(at::Tensor tensor) {
-  core::advise_huge_pages(tensor.mutable_data_ptr(), tensor.nbytes());
-  return tensor;
-}
-
-// Returns x as a dense tensor with the strides of `like`: x itself if it has them.
-at::Tensor in_layout_of(const at::Tensor& x, at::Tensor like) {
-  const bool same = x.is_non_overlapping_and_dense() && x.strides() == like.strides();
-  return same ? x : like.copy_(x);
-}
 
 }  // namespace
 
