@@ -3,6 +3,7 @@
 # make demo-cpp  the same in C++, and how near its numbers are to Python's
 # make test   every test, C++ and Python
 # make bench  speed against the peers, as ratios
+# make pictures  the staircases in docs/api/quant/pictures, drawn from the ops
 # make lint   clang-format, ruff, mypy
 # make build  the library and the Python bindings, in place
 # Each installs what it needs the first time and takes seconds to find that nothing is missing after that.
@@ -22,7 +23,7 @@ CMAKE_FLAGS := -DTORCHSLIM_BUILD_PYTHON=ON -DTORCHSLIM_INPLACE=ON
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: demo demo-cpp test bench lint format build setup tests-build package-test clean
+.PHONY: demo demo-cpp test bench pictures lint format build setup tests-build clean
 
 setup:
 	@tools/setup.sh venv "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
@@ -53,6 +54,10 @@ test: tests-build $(DATA)/t10k-labels-idx1-ubyte
 
 bench: build
 	@$(PY) tests/benchmarks/run.py --out build/bench.json
+
+pictures: build
+	@tools/setup.sh extras "$(VENV)" examples
+	@$(PY) docs/draw_pictures.py
 
 lint: setup
 	@tools/setup.sh extras "$(VENV)" lint

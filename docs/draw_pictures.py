@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Draws the pictures of the reference pages from the ops: `make pictures` writes docs/api/quant/pictures/*.svg."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor
+
+import torchslim as ts
+
+FOLDER = Path(__file__).parent / "api" / "quant" / "pictures"
+POINTS = 2001
+INK, LINE, PALE = "#5b6470", "#3b82c4", "#b9c2cc"  # readable on white and on black
+
+Picture = tuple[Callable[[Tensor], Tensor], tuple[float, float]]
+
+#: For each picture the op, and the interval of x that is drawn. A new op needs a line here.
+PICTURES: dict[str, Picture] = {
+    "fake_quantize": (lambda x: ts.quant.fake_quantize(x, 0.5, 0, -4, 3), (-3.0, 2.5)),
+    "clamp_fake_quantize": (
+        lambda x: torch.ops.torchslim.clamp_fake_quantize(
+            x, torch.tensor(0.75), torch.tensor(-4, dtype=torch.int32), -4, 3, 0.0, 4.5
+        ),
+        (-2.0, 7.0),
+    ),
+}
+
+
+def draw(op: Callable[[Tensor], Tensor], interval: tuple[float, float], path: Path) -> None:
+    """Draws y over x beside the line y = x, and below it the gradient that the op declares."""
+    x = torch.linspace(*interval, POINTS).requires_grad_()
+    y = op(x)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    places = x.detach().tolist()
+    figure, (value, slope) = plt.subplots(2, 1, figsize=(4.6, 4.2), sharex=True, height_ratios=(3, 1))
+    value.plot(places, places, color=PALE, linewidth=1, linestyle="--")
+    value.plot(places, y.tolist(), color=LINE, linewidth=1.6)
+    value.set_ylabel("y")
+    slope.plot(places, gradient.tolist(), color=LINE, linewidth=1.6)
+    slope.set(xlabel="x", ylabel="gradient")
+    for axes in (value, slope):
+        axes.grid(True, linewidth=0.4, color=PALE)
+    figure.tight_layout()
+    figure.savefig(path, transparent=True, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    """Draws them all; the same ops give the same files."""
+    mpl.rcParams.update(
+        {"svg.hashsalt": "torchslim", "svg.fonttype": "none", "text.color": INK, "axes.labelcolor": INK}
+        | {"axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 9, "path.simplify": True}
+        | {"axes.spines.top": False, "axes.spines.right": False}
+    )
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, (op, interval) in PICTURES.items():
+        draw(op, interval, FOLDER / f"{name}.svg")
+
+
+if __name__ == "__main__":
+    main()
