@@ -9,53 +9,10 @@
 
 #include "core/rounding.h"
 #include "quant/kernel_blocks.h"
+#include "quant/kernel_grids.h"
 
 namespace torchslim::CPU_CAPABILITY {
 namespace {
-
-template <typename T>
-using Grid = core::StepGrid<T>;
-
-// One grid for all elements of a run.
-template <typename T>
-struct SameGrid {
-  Grid<Vec<T>> lanes;
-  Grid<Acc<T>> single;
-
-  SameGrid(const quant::ChannelGrids& grids, int64_t channel)
-      : single{grids.inverse_scale[channel], grids.scale[channel], grids.low[channel], grids.high[channel]} {
-    lanes = {Vec<T>(single.inverse_scale), Vec<T>(single.scale), Vec<T>(single.low), Vec<T>(single.high)};
-  }
-
-  const Grid<Vec<T>>& vector(int64_t) const { return lanes; }
-  const Grid<Acc<T>>& scalar(int64_t) const { return single; }
-};
-
-// Neighbouring elements are neighbouring channels, the first of them `first`.
-template <typename T>
-struct NeighbourGrids {
-  const quant::ChannelGrids& grids;
-  int64_t first;
-
-  static Vec<T> load(const float* from) {
-    if constexpr (std::is_same_v<T, double>) {
-      double wide[Vec<T>::size()];
-      std::copy(from, from + Vec<T>::size(), wide);
-      return Vec<T>::loadu(wide);
-    } else {
-      return Vec<T>::loadu(from);
-    }
-  }
-
-  Grid<Vec<T>> vector(int64_t i) const {
-    const int64_t c = first + i;
-    return {load(grids.inverse_scale + c), load(grids.scale + c), load(grids.low + c), load(grids.high + c)};
-  }
-  Grid<Acc<T>> scalar(int64_t i) const {
-    const int64_t c = first + i;
-    return {grids.inverse_scale[c], grids.scale[c], grids.low[c], grids.high[c]};
-  }
-};
 
 // The open interval of x that a fused clamp lets gradients through.
 template <typename V>
