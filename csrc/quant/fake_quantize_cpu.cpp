@@ -44,7 +44,8 @@ Quantized forward_cpu(const char* op, const at::Tensor& self, const Qparams& qpa
 Range range_cpu(const at::Tensor& x) {
   const int64_t n = x.numel();
   const auto source = x.is_non_overlapping_and_dense() ? x : x.contiguous();
-  c10::SmallVector<Range, 64> ranges((n + kChunk - 1) / kChunk);
+  // A thread that takes several chunks at once sets the first of them: the others must not count.
+  c10::SmallVector<Range, 64> ranges((n + kChunk - 1) / kChunk, Range{INFINITY, -INFINITY});
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, x.scalar_type(), "range", [&] {
     const scalar_t* data = source.const_data_ptr<scalar_t>();
     for_each_chunk(n, [&](int64_t begin, int64_t end) {

@@ -41,6 +41,17 @@ TEST_CASE("FakeQuantize: training moves the grid, eval freezes it", "[quant][Fak
   CHECK(at::equal(module->calculate_qparams().scale, module->scale));
 }
 
+TEST_CASE("FakeQuantize: a large tensor has the range of its elements", "[quant][FakeQuantize]") {
+  at::set_num_threads(GENERATE(1, 2));
+  FakeQuantize module;
+  const auto x = at::rand({300000}) + 3;
+  const bool negative = GENERATE(false, true);
+  const auto seen = negative ? -x : x;
+  module->forward(seen);
+  CHECK(module->min_val.item<float>() == seen.min().item<float>());
+  CHECK(module->max_val.item<float>() == seen.max().item<float>());
+}
+
 TEST_CASE("FakeQuantize: without fake-quantise it observes and passes the activation", "[quant][FakeQuantize]") {
   FakeQuantize module(FakeQuantizeOptions().activation("relu6"));
   module->disable_fake_quant();
