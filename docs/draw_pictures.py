@@ -19,6 +19,7 @@ Picture = tuple[Callable[[Tensor], Tensor], tuple[float, float]]
 
 #: For each picture the op, and the interval of x that is drawn. A new op needs a line here.
 PICTURES: dict[str, Picture] = {
+    "level_fake_quantize": (lambda x: ts.quant.level_fake_quantize(x, ts.quant.apot_levels(4), 1.0), (-1.3, 1.3)),
     "fake_quantize": (lambda x: ts.quant.fake_quantize(x, 0.5, 0, -4, 3), (-3.0, 2.5)),
     "clamp_fake_quantize": (
         lambda x: torch.ops.torchslim.clamp_fake_quantize(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/fold.h>
+#include <torchslim/quant/levels.h>
 #include <torchslim/quant/qparams.h>
 
 #include <optional>
@@ -69,6 +70,10 @@ void init_quant(pybind11::module_& m) {
            static_cast<at::Tensor (*)(const at::Tensor&, double, int64_t, int64_t, int64_t)>(&quant::fake_quantize));
   room.def("fake_quantize", static_cast<at::Tensor (*)(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
                                                        int64_t, std::optional<int64_t>)>(&quant::fake_quantize));
+  room.def("apot_levels", &quant::apot_levels);
+  room.def("power_of_two_levels", &quant::power_of_two_levels);
+  room.def("power_of_two_scale", &quant::power_of_two_scale);
+  room.def("absmax_scale", &quant::absmax_scale);
   init_fold(room);
 }
 

@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "quant/fake_quantize.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
 #include <torch/library.h>
 #include <torchslim/quant/fake_quantize.h>
 
 #include <tuple>
 
+#include "quant/scale_table.h"
+
 namespace torchslim::quant {
 namespace detail {
 
 Quantized forward_meta(const char* op, const at::Tensor& self, const Qparams& qparams, bool with_cut) {
   check_qparams(op, self, qparams);
-  Quantized result{at::empty_like(self), {}};
-  if (with_cut) {
-    result.cut = at::empty_symint({(self.sym_numel() + 7) / 8}, self.options().dtype(at::kByte));
-  }
-  return result;
+  return like_input(self, with_cut);
 }
 
 at::Tensor backward_meta(const at::Tensor& grad, const at::Tensor& cut, c10::SymIntArrayRef stride) {

@@ -2,14 +2,13 @@
 // The fake-quantise ops in terms of ATen, for devices without a kernel of ours: the same bits, more passes.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bitwise_and.h>
-#include <ATen/ops/bitwise_left_shift.h>
 #include <ATen/ops/bitwise_right_shift.h>
-#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/full.h>
 
 #include "quant/fake_quantize.h"
+#include "quant/scale_table.h"
 
 namespace torchslim::quant::detail {
 namespace {
@@ -49,14 +48,6 @@ Limits limits_for(const at::Tensor& self, const Qparams& qparams, std::optional<
           zero_point.neg().add_(qparams.quant_max).to(type)};
 }
 
-// Packs booleans, in the order in which they lie in memory, into bits, lowest first.
-at::Tensor pack(const at::Tensor& flags) {
-  const int64_t n = flags.numel();
-  const auto bits = at::constant_pad_nd(flags.as_strided({n}, {1}).to(at::kByte), {0, (8 - n % 8) % 8});
-  const auto place = at::arange(8, bits.options());
-  return at::bitwise_left_shift(bits.reshape({-1, 8}), place).sum(1, false, at::kByte);
-}
-
 at::Tensor unpack(const at::Tensor& bits, int64_t n) {
   const auto place = at::arange(8, bits.options());
   return at::bitwise_and(at::bitwise_right_shift(bits.unsqueeze(1), place), 1).flatten().slice(0, 0, n);
@@ -92,7 +83,7 @@ Quantized forward_composite(const char* op, const at::Tensor& self, const Qparam
     if (qparams.clamp_max) {
       passes.logical_and_(x.lt(static_cast<float>(*qparams.clamp_max)));
     }
-    result.cut = pack(at::empty_like(self, self.options().dtype(at::kBool)).copy_(passes.logical_not_()));
+    result.cut = pack_bits(at::empty_like(self, self.options().dtype(at::kBool)).copy_(passes.logical_not_()));
   }
   return result;
 }

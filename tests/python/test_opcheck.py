@@ -27,6 +27,10 @@ def _grid() -> tuple[Tensor, Tensor]:
     return torch.tensor(0.1), torch.tensor(3, dtype=torch.int32)
 
 
+def _levels() -> tuple[Tensor, Tensor]:
+    return torch.tensor([-1.0, -0.25, 0.0, 0.25, 1.0]), torch.tensor(1.5)
+
+
 def _state(*shape: int) -> Sample:
     low, high = torch.full(shape, math.inf), torch.full(shape, -math.inf)
     return low, high, torch.ones(shape), torch.zeros(shape, dtype=torch.int32)
@@ -49,6 +53,12 @@ SAMPLES: dict[str, Callable[[], list[Sample]]] = {
         (_x(False).bfloat16(), *_channels(), -8, 7, -3),
     ],
     "torchslim::clamp_fake_quantize": lambda: [(_x(), *_grid(), -8, 7, 0.0, 6.0), (_x(False), *_grid(), -8, 7, 0.0)],
+    "torchslim::level_fake_quantize": lambda: [
+        (_x(), *_levels()),
+        (_x(), _levels()[0], _channels()[0], 1, "passthrough"),
+        (_x(False).bfloat16(), _levels()[0], _channels()[0], -3),
+    ],
+    "torchslim::_level_fake_quantize_cut": lambda: [(_x(False), _levels()[0], _channels()[0], 1)],
     "torchslim::observe_fake_quantize": lambda: [
         (_x(), *_state(), 0.01, -128, 127, False, 0.0),
         (_x(False), *_state(), 0.01, -127, 127, True, None, None, True),

@@ -34,6 +34,9 @@
 #include <torchslim/quant/fake_quantize_weight.h>
 #include <torchslim/quant/fold.h>
 #include <torchslim/quant/layers.h>
+#include <torchslim/quant/level_fake_quantize.h>
+#include <torchslim/quant/level_fake_quantize_module.h>
+#include <torchslim/quant/levels.h>
 #include <torchslim/quant/observe_fake_quantize.h>
 #include <torchslim/quant/qparams.h>
 #include <torchslim/quant/round_average.h>

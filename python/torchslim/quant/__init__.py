@@ -5,6 +5,9 @@ from torchslim.quant.convert import ConvertedModel, convert
 from torchslim.quant.fake_quantize import fake_quantize
 from torchslim.quant.fake_quantize_module import FakeQuantize
 from torchslim.quant.layers import QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize
+from torchslim.quant.level_fake_quantize import level_fake_quantize
+from torchslim.quant.level_fake_quantize_module import LevelFakeQuantize
+from torchslim.quant.levels import absmax_scale, apot_levels, power_of_two_levels, power_of_two_scale
 from torchslim.quant.observers import MinMaxObserver, MovingAverageObserver
 from torchslim.quant.prepare import prepare
 from torchslim.quant.prepared_model import (
@@ -20,6 +23,7 @@ from torchslim.quant.qparams import choose_qparams, weight_qparams
 __all__ = [
     "ConvertedModel",
     "FakeQuantize",
+    "LevelFakeQuantize",
     "MinMaxObserver",
     "MovingAverageObserver",
     "PreparedModel",
@@ -27,6 +31,8 @@ __all__ = [
     "QuantConv2d",
     "QuantLinear",
     "SharedFakeQuantize",
+    "absmax_scale",
+    "apot_levels",
     "choose_qparams",
     "convert",
     "disable_fake_quant",
@@ -35,6 +41,9 @@ __all__ = [
     "enable_observer",
     "fake_quantize",
     "freeze_batch_norm",
+    "level_fake_quantize",
+    "power_of_two_levels",
+    "power_of_two_scale",
     "prepare",
     "weight_qparams",
 ]

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOM = Path(__file__).parent
+OPS = ("fake_quantize", "level_fake_quantize", "observe_fake_quantize")
 
 
 @pytest.mark.parametrize(
     "setting", ["TORCHSLIM_COMPOSITE=1", "TORCHSLIM_CPU_CAPABILITY=portable"], ids=["composite", "portable"]
 )
 def test_the_ops_pass_their_tests(setting: str) -> None:
-    tests = [str(ROOM / name) for name in ("test_fake_quantize.py", "test_observe_fake_quantize.py")]
+    tests = [str(ROOM / f"test_{op}.py") for op in OPS]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     name, value = setting.split("=")
     run = subprocess.run(command, env={**os.environ, name: value}, capture_output=True, text=True, check=False)

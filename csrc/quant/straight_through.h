@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/util/Exception.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "core/once_differentiable.h"
+#include "quant/fake_quantize_autograd.h"
+
+// Straight-through gradients of ops that name themselves: `kOp` is a `constexpr const char*`.
+namespace torchslim::quant::detail {
+
+/// Gradient rule `clipped`: keeps one bit per element.
+template <const char* const& kOp>
+struct Clipped : torch::autograd::Function<Clipped<kOp>> {
+  /// `quantize(self)` returns the value and the bits of the elements whose gradient is cut.
+  template <typename Quantize>
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& self, const Quantize& quantize) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    auto [value, cut] = quantize(self);
+    ctx->save_for_backward({cut});
+    ctx->saved_data["stride"] = c10::IValue(value.sym_strides());
+    return value;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list& grads) {
+    at::Tensor gradient;
+    {
+      at::AutoDispatchBelowADInplaceOrView below_autograd;
+      gradient = call_backward(grads[0], ctx->get_saved_variables()[0], ctx->saved_data["stride"].toSymIntVector());
+    }
+    return {core::once_differentiable(gradient, kOp), at::Tensor()};
+  }
+};
+
+/// Gradient rule `passthrough`: 1 everywhere, and nothing is kept.
+template <const char* const& kOp>
+struct Passthrough : torch::autograd::Function<Passthrough<kOp>> {
+  template <typename Quantize>
+  static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& self, const Quantize& quantize) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return quantize(self);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
+                                                 const torch::autograd::variable_list& grads) {
+    return {core::once_differentiable(grads[0], kOp), at::Tensor()};
+  }
+};
+
+/// Runs `plain(self)` below autograd if nobody wants a gradient or none is cut, else `quantize(self)` with its bits.
+template <const char* const& kOp, typename Plain, typename Quantize>
+at::Tensor with_gradient(const at::Tensor& self, bool clipped, const Plain& plain, const Quantize& quantize) {
+  if (!at::GradMode::is_enabled() || !self.requires_grad()) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return plain(self);
+  }
+  return clipped ? Clipped<kOp>::apply(self, quantize) : Passthrough<kOp>::apply(self, plain);
+}
+
+/// Throws if `tensor`, the argument `name`, wants a gradient: silence would leave it untrained.
+inline void check_no_gradient(const char* op, const char* name, const at::Tensor& tensor) {
+  TORCH_CHECK_VALUE(!(at::GradMode::is_enabled() && tensor.requires_grad()), op, ": ", name,
+                    " requires grad, but the straight-through gradient has none for it; detach it");
+}
+
+}  // namespace torchslim::quant::detail

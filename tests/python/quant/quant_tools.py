@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the tests of quantisation ops share."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from torchslim import _C
+
+Result = TypeVar("Result")
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+#: Views of a contiguous tensor of four dimensions.
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x,
+    "channels_last": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(0, 3),
+    "every second": lambda x: x[:, ::2, 1:],
+    "expanded": lambda x: x[:, :1].expand(-1, 4, -1, -1),
+    "empty": lambda x: x[:0],
+    "0-dim": lambda x: x[0, 0, 0, 0],
+}
+
+
+def assert_same_bits(a: Tensor, b: Tensor) -> None:
+    """Equal values, signs of zero and strides; NaN where NaN."""
+    assert a.dtype == b.dtype and a.shape == b.shape
+    assert torch.equal(a.isnan(), b.isnan())
+    a, b = a.nan_to_num(0.0, math.inf, -math.inf), b.nan_to_num(0.0, math.inf, -math.inf)
+    assert torch.equal(a, b)
+    assert torch.equal(a.signbit(), b.signbit())
+
+
+def gradient(y: Tensor, x: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of x for the gradient of y."""
+    return torch.autograd.grad(y, x, grad, retain_graph=True)[0]
+
+
+def with_instruction_sets(run: Callable[[], Result]) -> Iterator[Result]:
+    """The result of `run` with the portable kernels."""
+    try:
+        _C.force_cpu_capability("portable")
+        yield run()
+    finally:
+        _C.force_cpu_capability(None)
+
+
+def with_threads(run: Callable[[], Result]) -> Iterator[Result]:
+    """The results of `run` on one and on two threads."""
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            yield run()
+    finally:
+        torch.set_num_threads(before)
+
+
+def saved_bytes(run: Callable[[], Tensor]) -> list[int]:
+    """The sizes of the tensors that autograd keeps for `run`."""
+    saved: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run()
+    return [tensor.nbytes for tensor in saved]
