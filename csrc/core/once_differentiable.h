@@ -14,14 +14,14 @@ namespace torchslim::core {
 /// by name. Without this a gradient that was not made by differentiable ops would silently count as a constant.
 ///   gradient  with respect to the function's first tensor
 ///   op        the name users know, "torchslim::x"
-inline at::Tensor once_differentiable(const at::Tensor& gradient, const std::string& op) {
+inline at::Tensor once_differentiable(const at::Tensor& gradient, const char* op) {
   if (!at::GradMode::is_enabled() || !gradient.defined()) {
     return gradient;
   }
   at::Tensor result = gradient.detach();
   const auto current = torch::autograd::get_current_node();
   auto refusal = c10::make_intrusive<torch::autograd::Error>(
-      op + ": the gradient cannot be differentiated again (once-differentiable)",
+      std::string(op) + ": the gradient cannot be differentiated again (once-differentiable)",
       torch::autograd::edge_list{current ? current->next_edge(0) : torch::autograd::Edge()});
   torch::autograd::create_gradient_edge(result, std::move(refusal));
   return result;

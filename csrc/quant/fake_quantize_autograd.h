@@ -22,19 +22,42 @@ struct ClippedStraightThrough : torch::autograd::Function<ClippedStraightThrough
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     auto [value, cut] = quantize(self);
     ctx->save_for_backward({cut});
-    ctx->saved_data["stride"] = c10::IValue(value.sym_strides());
+    if (!is_plain(value)) {
+      ctx->saved_data["stride"] = c10::IValue(value.sym_strides());
+    }
     return value;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
-    const auto stride = ctx->saved_data["stride"].toSymIntVector();
+    const auto stride = stride_of(ctx->saved_data, grads[0]);
     at::Tensor gradient;
     {
       at::AutoDispatchBelowADInplaceOrView below_autograd;
       gradient = call_backward(grads[0], ctx->get_saved_variables()[0], stride);
     }
     return {core::once_differentiable(gradient, "torchslim::fake_quantize"), at::Tensor()};
+  }
+
+ private:
+  // Whether the strides follow from the shape: keeping them costs a small tensor more than rounding it.
+  static bool is_plain(const at::Tensor& value) {
+    return !value.unsafeGetTensorImpl()->has_symbolic_sizes_strides() && value.is_contiguous();
+  }
+
+  static c10::SymDimVector stride_of(const ska::flat_hash_map<std::string, c10::IValue>& saved,
+                                     const at::Tensor& grad) {
+    if (!saved.empty()) {
+      const auto stride = saved.at("stride").toSymIntVector();
+      return {stride.begin(), stride.end()};
+    }
+    c10::SymDimVector stride(grad.dim());
+    c10::SymInt step = 1;
+    for (int64_t dim = grad.dim() - 1; dim >= 0; --dim) {
+      stride[dim] = step;
+      step = step * grad.sym_size(dim).max(1);
+    }
+    return stride;
   }
 };
 
