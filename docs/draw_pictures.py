@@ -12,7 +12,7 @@ from torch import Tensor
 import torchslim as ts
 
 FOLDER = Path(__file__).parent / "api" / "quant" / "pictures"
-POINTS = 2001
+POINTS = 2001  # a multiple of 3, for three groups
 INK, LINE, PALE = "#5b6470", "#3b82c4", "#b9c2cc"  # readable on white and on black
 
 Picture = tuple[Callable[[Tensor], Tensor], tuple[float, float]]
@@ -21,6 +21,20 @@ Picture = tuple[Callable[[Tensor], Tensor], tuple[float, float]]
 PICTURES: dict[str, Picture] = {
     "level_fake_quantize": (lambda x: ts.quant.level_fake_quantize(x, ts.quant.apot_levels(4), 1.0), (-1.3, 1.3)),
     "fake_quantize": (lambda x: ts.quant.fake_quantize(x, 0.5, 0, -4, 3), (-3.0, 2.5)),
+    "fake_quantize_passthrough": (
+        lambda x: ts.quant.fake_quantize_passthrough(x, torch.tensor(0.5), torch.tensor(0), -4, 3),
+        (-3.0, 2.5),
+    ),
+    "fake_quantize_stochastic": (
+        lambda x: ts.quant.fake_quantize_stochastic(x, torch.tensor(0.5), torch.tensor(0), -4, 3, seed=0),
+        (-3.0, 2.5),
+    ),
+    "fake_quantize_group": (
+        lambda x: ts.quant.fake_quantize_group(
+            x, torch.tensor([0.25, 0.5, 1.0]), torch.zeros(3), -4, 3, group_size=x.numel() // 3
+        ),
+        (-3.0, 3.0),
+    ),
     "clamp_fake_quantize": (
         lambda x: torch.ops.torchslim.clamp_fake_quantize(
             x, torch.tensor(0.75), torch.tensor(-4, dtype=torch.int32), -4, 3, 0.0, 4.5

@@ -20,6 +20,7 @@ struct Qparams {
   std::optional<int64_t> axis = std::nullopt;
   std::optional<double> clamp_min = std::nullopt;
   std::optional<double> clamp_max = std::nullopt;
+  std::optional<uint64_t> seed = std::nullopt;  // rounds stochastically with it; not together with a clamp
 };
 
 /// `value` has the strides of the input if that is dense. `cut` (undefined unless asked for) has one bit per element,

@@ -13,9 +13,16 @@ at::Tensor call_backward(const at::Tensor& grad, const at::Tensor& cut, c10::Sym
   return op.call(grad, cut, stride);
 }
 
+void check_no_grad(const char* op, const at::Tensor& scale) {
+  TORCH_CHECK_VALUE(!(at::GradMode::is_enabled() && scale.requires_grad()), op,
+                    ": scale requires grad, but the straight-through gradient has none for it; detach it");
+}
+
 }  // namespace detail
 
 namespace {
+
+using detail::check_no_grad;
 
 using ValueAndCut = std::tuple<at::Tensor, at::Tensor>;
 
@@ -32,12 +39,6 @@ ValueAndCut call_cut_tensors(const at::Tensor& self, const at::Tensor& scale, co
                              .findSchemaOrThrow("torchslim::_fake_quantize_cut", "tensor_qparams")
                              .typed<decltype(call_cut_tensors)>();
   return op.call(self, scale, zero_point, quant_min, quant_max, axis, clamp_min, clamp_max);
-}
-
-// A learned scale needs another gradient: silence would leave it untrained.
-void check_no_grad(const char* op, const at::Tensor& scale) {
-  TORCH_CHECK_VALUE(!(at::GradMode::is_enabled() && scale.requires_grad()), op,
-                    ": scale requires grad, but the clipped straight-through gradient has none for it; detach it");
 }
 
 at::Tensor per_number_autograd(const at::Tensor& self, double scale, int64_t zero_point, int64_t quant_min,

@@ -14,6 +14,9 @@ namespace torchslim::quant::detail {
 /// Calls torchslim::_fake_quantize_backward.
 at::Tensor call_backward(const at::Tensor& grad, const at::Tensor& cut, c10::SymIntArrayRef stride);
 
+/// Throws if `scale` wants a gradient, which these ops do not have: silence would leave it untrained.
+void check_no_grad(const char* op, const at::Tensor& scale);
+
 /// The clipped straight-through gradient of all fake-quantise ops: keeps one bit per element.
 struct ClippedStraightThrough : torch::autograd::Function<ClippedStraightThrough> {
   /// `quantize(self)` returns the value and the bits of the elements whose gradient is cut.

@@ -3,10 +3,12 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bitwise_and.h>
 #include <ATen/ops/bitwise_right_shift.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/full.h>
 
+#include "core/philox.h"
 #include "quant/fake_quantize.h"
 #include "quant/scale_table.h"
 
@@ -53,6 +55,27 @@ at::Tensor unpack(const at::Tensor& bits, int64_t n) {
   return at::bitwise_and(at::bitwise_right_shift(bits.unsqueeze(1), place), 1).flatten().slice(0, 0, n);
 }
 
+// Numbers 0 to n - 1 of the sequence of `seed`, those that the kernels use.
+at::Tensor uniform_numbers(uint64_t seed, int64_t n) {
+  auto numbers = at::empty({(n + core::kPhiloxGroup - 1) / core::kPhiloxGroup * core::kPhiloxGroup}, at::kFloat);
+  float* to = numbers.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < numbers.numel(); i += core::kPhiloxGroup) {
+    core::philox_uniform(seed, i / core::kPhiloxGroup, to + i);
+  }
+  return numbers.slice(0, 0, n);
+}
+
+// Rounds values that are counted in steps, dense ones.
+at::Tensor steps_of(at::Tensor value, const Qparams& qparams) {
+  if (!qparams.seed) {
+    return value.round_().add_(0.0);
+  }
+  const auto uniform = uniform_numbers(*qparams.seed, value.numel()).to(value.device());
+  const auto whole = value.floor();
+  const auto up = uniform.as_strided(value.sizes(), value.strides()).lt(value.sub(whole));
+  return whole.add(up).add_(0.0);
+}
+
 }  // namespace
 
 Quantized forward_composite(const char* op, const at::Tensor& self, const Qparams& qparams, bool with_cut) {
@@ -69,7 +92,7 @@ Quantized forward_composite(const char* op, const at::Tensor& self, const Qparam
   if (qparams.clamp_max) {
     clamped = clamped.clamp_max(static_cast<float>(*qparams.clamp_max));
   }
-  const auto steps = clamped.mul(inverse_scale).round_().add_(0.0);
+  const auto steps = steps_of(clamped.mul(inverse_scale), qparams);
   auto values = steps.clamp(low, high).mul_(scale);
   if (!axis) {
     values = values.to(at::kFloat);  // for float64 too, as ATen does without channels

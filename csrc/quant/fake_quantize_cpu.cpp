@@ -35,7 +35,12 @@ Quantized forward_cpu(const char* op, const at::Tensor& self, const Qparams& qpa
     const scalar_t* x = source.const_data_ptr<scalar_t>();
     scalar_t* y = result.value.mutable_data_ptr<scalar_t>();
     for_each_chunk(n, [&](int64_t begin, int64_t end) {
-      TORCHSLIM_CALL_KERNEL(fake_quantize_span<scalar_t>, x, y, cut, begin, end, grids, stream);
+      if (qparams.seed) {
+        TORCHSLIM_CALL_KERNEL(fake_quantize_stochastic_span<scalar_t>, x, y, cut, begin, end, grids, *qparams.seed,
+                              stream);
+      } else {
+        TORCHSLIM_CALL_KERNEL(fake_quantize_span<scalar_t>, x, y, cut, begin, end, grids, stream);
+      }
     });
   });
   return result;

@@ -7,12 +7,44 @@
 #include <limits>
 #include <type_traits>
 
+#include "core/philox.h"
 #include "core/rounding.h"
 #include "quant/kernel_blocks.h"
 #include "quant/kernel_grids.h"
 
 namespace torchslim::CPU_CAPABILITY {
 namespace {
+
+// Rounds half to even; `i` counts elements from where the rounding began.
+struct HalfEven {
+  template <typename T, typename V>
+  TORCHSLIM_INLINE V steps(const V& x, const core::StepGrid<V>& grid, int64_t) const {
+    return core::steps_from_zero(x, grid);
+  }
+  HalfEven from(int64_t) const { return {}; }
+};
+
+// Rounds up with the probability of the fraction: element i where number i of `uniform` lies below it.
+struct Stochastic {
+  const float* uniform;
+
+  template <typename T>
+  TORCHSLIM_INLINE Vec<T> steps(const Vec<T>& x, const Grid<Vec<T>>& grid, int64_t i) const {
+    const auto value = x * grid.inverse_scale;
+    const auto nearest = core::round_half_even(value);
+    const Vec<T> zero(0), one(1);
+    const auto whole = nearest - Vec<T>::blendv(zero, one, nearest > value);
+    return whole + Vec<T>::blendv(zero, one, load_floats<T>(uniform + i) < value - whole);
+  }
+  template <typename T>
+  TORCHSLIM_INLINE Acc<T> steps(const Acc<T>& x, const Grid<Acc<T>>& grid, int64_t i) const {
+    const auto value = x * grid.inverse_scale;
+    const auto nearest = core::round_half_even(value);
+    const auto whole = nearest - Acc<T>(nearest > value);
+    return whole + Acc<T>(uniform[i] < value - whole);
+  }
+  Stochastic from(int64_t i) const { return {uniform + i}; }
+};
 
 // The open interval of x that a fused clamp lets gradients through.
 template <typename V>
@@ -60,15 +92,16 @@ TORCHSLIM_INLINE V stored(const V& value, const quant::ChannelGrids& grids) {
 }
 
 // Fake-quantises a block and returns its cut bits, lane 0 lowest (0 if `kCut` is false).
-template <bool kCut, typename T, typename Grids, typename Pass>
-TORCHSLIM_INLINE uint32_t quantize_block(const T* x, T* y, int64_t i, const Grids& grids, const Pass& pass,
-                                         const quant::ChannelGrids& all, const Store& store) {
+template <bool kCut, typename T, typename Grids, typename Rounding, typename Pass>
+TORCHSLIM_INLINE uint32_t quantize_block(const T* x, T* y, int64_t i, const Grids& grids, const Rounding& rounding,
+                                         const Pass& pass, const quant::ChannelGrids& all, const Store& store) {
   Block<T> block(x + i);
   uint32_t cut = 0;
   for (int k = 0; k < kVectors<T>; ++k) {
     auto& part = block.part[k];
-    const auto& grid = grids.vector(i + k * Vec<T>::size());
-    const auto steps = core::steps_from_zero(part, grid);
+    const int64_t first = i + k * Vec<T>::size();
+    const auto& grid = grids.vector(first);
+    const auto steps = rounding.template steps<T>(part, grid, first);
     if constexpr (kCut) {
       cut |= static_cast<uint32_t>(passes(part, steps, grid, pass).zero_mask()) << (k * Vec<T>::size());
     }
@@ -79,9 +112,10 @@ TORCHSLIM_INLINE uint32_t quantize_block(const T* x, T* y, int64_t i, const Grid
 }
 
 // Fake-quantises n elements: groups of 32 (one word of bits), then blocks, then single elements.
-template <typename T, typename Grids, typename Bits, typename LanesPass, typename Pass>
-void quantize_run(const T* x, T* y, int64_t n, const Grids& grids, const LanesPass& lanes_pass, const Pass& pass,
-                  const quant::ChannelGrids& all, bool stream, Bits& bits) {
+template <typename T, typename Grids, typename Rounding, typename Bits, typename LanesPass, typename Pass>
+void quantize_run(const T* x, T* y, int64_t n, const Grids& grids, const Rounding& rounding,
+                  const LanesPass& lanes_pass, const Pass& pass, const quant::ChannelGrids& all, bool stream,
+                  Bits& bits) {
   const Store store(stream, y);
   constexpr bool kCut = !std::is_same_v<Bits, NoBits>;
   constexpr int64_t kGroup = 32;
@@ -89,17 +123,17 @@ void quantize_run(const T* x, T* y, int64_t n, const Grids& grids, const LanesPa
   for (; i + kGroup <= n; i += kGroup) {
     uint32_t cut = 0;
     for (int64_t k = 0; k < kGroup; k += kBlock<T>) {
-      cut |= quantize_block<kCut>(x, y, i + k, grids, lanes_pass, all, store) << k;
+      cut |= quantize_block<kCut>(x, y, i + k, grids, rounding, lanes_pass, all, store) << k;
     }
     bits.push(cut, kGroup);
   }
   for (; i + kBlock<T> <= n; i += kBlock<T>) {
-    bits.push(quantize_block<kCut>(x, y, i, grids, lanes_pass, all, store), kBlock<T>);
+    bits.push(quantize_block<kCut>(x, y, i, grids, rounding, lanes_pass, all, store), kBlock<T>);
   }
   for (; i < n; ++i) {
     const auto value = static_cast<Acc<T>>(x[i]);
     const auto& grid = grids.scalar(i);
-    const auto steps = core::steps_from_zero(value, grid);
+    const auto steps = rounding.template steps<T>(value, grid, i);
     bits.push(!passes(value, steps, grid, pass), 1);
     y[i] = static_cast<T>(stored<T>(core::value_at(steps, grid), all));
   }
@@ -107,18 +141,20 @@ void quantize_run(const T* x, T* y, int64_t n, const Grids& grids, const LanesPa
 }
 
 // Walks [begin, end) in runs: elements of one channel, or (inner = 1) one element of each channel.
-template <typename T, typename Bits, typename LanesPass, typename Pass>
-void quantize_runs(const T* x, T* y, int64_t begin, int64_t end, const LanesPass& lanes_pass, const Pass& pass,
-                   const quant::ChannelGrids& all, bool stream, Bits bits) {
+template <typename T, typename Rounding, typename Bits, typename LanesPass, typename Pass>
+void quantize_runs(const T* x, T* y, int64_t begin, int64_t end, const Rounding& rounding, const LanesPass& lanes_pass,
+                   const Pass& pass, const quant::ChannelGrids& all, bool stream, Bits bits) {
   const bool neighbours = all.inner == 1 && all.channels > 1;
   const int64_t row = neighbours ? all.channels : all.inner;
   for (int64_t i = begin; i < end;) {
     const int64_t offset = i % row;
     const int64_t run = std::min(row - offset, end - i);
     if (neighbours) {
-      quantize_run(x + i, y + i, run, NeighbourGrids<T>{all, offset}, lanes_pass, pass, all, stream, bits);
+      quantize_run(x + i, y + i, run, NeighbourGrids<T>{all, offset}, rounding.from(i - begin), lanes_pass, pass, all,
+                   stream, bits);
     } else {
-      quantize_run(x + i, y + i, run, SameGrid<T>(all, i / row % all.channels), lanes_pass, pass, all, stream, bits);
+      quantize_run(x + i, y + i, run, SameGrid<T>(all, i / row % all.channels), rounding.from(i - begin), lanes_pass,
+                   pass, all, stream, bits);
     }
     i += run;
   }
@@ -171,13 +207,32 @@ void fake_quantize_span(const T* x, T* y, uint8_t* cut, int64_t begin, int64_t e
                         bool stream) {
   const PassInterval<Acc<T>> pass{grids.pass_above, grids.pass_below};
   if (cut == nullptr) {
-    quantize_runs(x, y, begin, end, PassAll(), PassAll(), grids, stream, NoBits());
+    quantize_runs(x, y, begin, end, HalfEven(), PassAll(), PassAll(), grids, stream, NoBits());
   } else if (pass.above == -std::numeric_limits<Acc<T>>::infinity() &&
              pass.below == std::numeric_limits<Acc<T>>::infinity()) {
-    quantize_runs(x, y, begin, end, PassAll(), PassAll(), grids, stream, BitWriter(cut + begin / 8));
+    quantize_runs(x, y, begin, end, HalfEven(), PassAll(), PassAll(), grids, stream, BitWriter(cut + begin / 8));
   } else {
     const PassInterval<Vec<T>> lanes_pass{Vec<T>(pass.above), Vec<T>(pass.below)};
-    quantize_runs(x, y, begin, end, lanes_pass, pass, grids, stream, BitWriter(cut + begin / 8));
+    quantize_runs(x, y, begin, end, HalfEven(), lanes_pass, pass, grids, stream, BitWriter(cut + begin / 8));
+  }
+}
+
+template <typename T>
+void fake_quantize_stochastic_span(const T* x, T* y, uint8_t* cut, int64_t begin, int64_t end,
+                                   const quant::ChannelGrids& grids, uint64_t seed, bool stream) {
+  constexpr int64_t kTile = 32 * core::kPhiloxGroup;  // 4 kB of random numbers, which stay in the first-level cache
+  float uniform[kTile];
+  for (; begin < end; begin += kTile) {
+    const int64_t tile_end = std::min(begin + kTile, end);
+    for (int64_t i = begin; i < tile_end; i += core::kPhiloxGroup) {
+      core::philox_uniform(seed, i / core::kPhiloxGroup, uniform + (i - begin));
+    }
+    if (cut == nullptr) {
+      quantize_runs(x, y, begin, tile_end, Stochastic{uniform}, PassAll(), PassAll(), grids, stream, NoBits());
+    } else {
+      quantize_runs(x, y, begin, tile_end, Stochastic{uniform}, PassAll(), PassAll(), grids, stream,
+                    BitWriter(cut + begin / 8));
+    }
   }
 }
 
@@ -238,9 +293,11 @@ void range_span(const T* x, int64_t n, float* min, float* max) {
   *max = static_cast<float>(high);
 }
 
-#define TORCHSLIM_INSTANTIATE(T)                                                                                \
-  template void fake_quantize_span(const T*, T*, uint8_t*, int64_t, int64_t, const quant::ChannelGrids&, bool); \
-  template void cut_gradient_span(const T*, const uint8_t*, T*, int64_t, int64_t, bool);                        \
+#define TORCHSLIM_INSTANTIATE(T)                                                                                    \
+  template void fake_quantize_span(const T*, T*, uint8_t*, int64_t, int64_t, const quant::ChannelGrids&, bool);     \
+  template void fake_quantize_stochastic_span(const T*, T*, uint8_t*, int64_t, int64_t, const quant::ChannelGrids&, \
+                                              uint64_t, bool);                                                      \
+  template void cut_gradient_span(const T*, const uint8_t*, T*, int64_t, int64_t, bool);                            \
   template void range_span(const T*, int64_t, float*, float*);
 TORCHSLIM_INSTANTIATE(float)
 TORCHSLIM_INSTANTIATE(double)

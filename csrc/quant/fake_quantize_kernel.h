@@ -29,6 +29,13 @@ TORCHSLIM_DECLARE_KERNEL(template <typename T> void fake_quantize_span(const T* 
                                                                        int64_t end, const quant::ChannelGrids& grids,
                                                                        bool stream);)
 
+// The same, rounding up with the probability of the fraction: number i of the sequence `seed` (core/philox.h) decides on
+// element i. `begin` must be a multiple of 32.
+TORCHSLIM_DECLARE_KERNEL(template <typename T> void fake_quantize_stochastic_span(const T* x, T* y, uint8_t* cut,
+                                                                                  int64_t begin, int64_t end,
+                                                                                  const quant::ChannelGrids& grids,
+                                                                                  uint64_t seed, bool stream);)
+
 // dx[i] = dy[i] · (1 − cut bit i) for i in [begin, end): a product, as in ATen, so that NaN in dy is not hidden.
 TORCHSLIM_DECLARE_KERNEL(template <typename T> void cut_gradient_span(const T* dy, const uint8_t* cut, T* dx,
                                                                       int64_t begin, int64_t end, bool stream);)

@@ -32,25 +32,28 @@ struct SameGrid {
   const Grid<Acc<T>>& scalar(int64_t) const { return single; }
 };
 
+// Loads floats as the type of the maths.
+template <typename T>
+TORCHSLIM_INLINE Vec<T> load_floats(const float* from) {
+  if constexpr (std::is_same_v<T, double>) {
+    double wide[Vec<T>::size()];
+    std::copy(from, from + Vec<T>::size(), wide);
+    return Vec<T>::loadu(wide);
+  } else {
+    return Vec<T>::loadu(from);
+  }
+}
+
 // Neighbouring elements are neighbouring channels, the first of them `first`.
 template <typename T>
 struct NeighbourGrids {
   const quant::ChannelGrids& grids;
   int64_t first;
 
-  static Vec<T> load(const float* from) {
-    if constexpr (std::is_same_v<T, double>) {
-      double wide[Vec<T>::size()];
-      std::copy(from, from + Vec<T>::size(), wide);
-      return Vec<T>::loadu(wide);
-    } else {
-      return Vec<T>::loadu(from);
-    }
-  }
-
   Grid<Vec<T>> vector(int64_t i) const {
     const int64_t c = first + i;
-    return {load(grids.inverse_scale + c), load(grids.scale + c), load(grids.low + c), load(grids.high + c)};
+    return {load_floats<T>(grids.inverse_scale + c), load_floats<T>(grids.scale + c), load_floats<T>(grids.low + c),
+            load_floats<T>(grids.high + c)};
   }
   Grid<Acc<T>> scalar(int64_t i) const {
     const int64_t c = first + i;

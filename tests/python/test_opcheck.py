@@ -52,6 +52,16 @@ SAMPLES: dict[str, Callable[[], list[Sample]]] = {
         (_x(), *_channels(), -8, 7, 1),
         (_x(False).bfloat16(), *_channels(), -8, 7, -3),
     ],
+    "torchslim::fake_quantize_passthrough": lambda: [(_x(), *_grid(), -8, 7), (_x(False), *_channels(), -8, 7, 1)],
+    "torchslim::fake_quantize_stochastic": lambda: [
+        (_x(), *_grid(), -8, 7, None, torch.tensor(5)),
+        (_x(False).bfloat16(), *_channels(), -8, 7, 1, torch.tensor(5)),
+    ],
+    "torchslim::_fake_quantize_stochastic_cut": lambda: [(_x(False), *_channels(), -8, 7, 1, torch.tensor(5))],
+    "torchslim::fake_quantize_group": lambda: [
+        (_x(), torch.rand(2, 2, 5, 5) + 0.05, torch.zeros(2, 2, 5, 5), -8, 7, 4, 1),
+        (_x(False).contiguous(), torch.rand(2, 8, 5, 1) + 0.05, torch.zeros(1, 1, 1, 1), -8, 7, 5),
+    ],
     "torchslim::clamp_fake_quantize": lambda: [(_x(), *_grid(), -8, 7, 0.0, 6.0), (_x(False), *_grid(), -8, 7, 0.0)],
     "torchslim::level_fake_quantize": lambda: [
         (_x(), *_levels()),

@@ -30,7 +30,10 @@
 #include <torchslim/prune/magnitude_pruner.h>
 #include <torchslim/prune/schedule.h>
 #include <torchslim/quant/fake_quantize.h>
+#include <torchslim/quant/fake_quantize_group.h>
 #include <torchslim/quant/fake_quantize_module.h>
+#include <torchslim/quant/fake_quantize_passthrough.h>
+#include <torchslim/quant/fake_quantize_stochastic.h>
 #include <torchslim/quant/fake_quantize_weight.h>
 #include <torchslim/quant/fold.h>
 #include <torchslim/quant/layers.h>

@@ -3,7 +3,10 @@
 
 from torchslim.quant.convert import ConvertedModel, convert
 from torchslim.quant.fake_quantize import fake_quantize
+from torchslim.quant.fake_quantize_group import fake_quantize_group
 from torchslim.quant.fake_quantize_module import FakeQuantize
+from torchslim.quant.fake_quantize_passthrough import fake_quantize_passthrough
+from torchslim.quant.fake_quantize_stochastic import fake_quantize_stochastic
 from torchslim.quant.layers import QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize
 from torchslim.quant.level_fake_quantize import level_fake_quantize
 from torchslim.quant.level_fake_quantize_module import LevelFakeQuantize
@@ -40,6 +43,9 @@ __all__ = [
     "enable_fake_quant",
     "enable_observer",
     "fake_quantize",
+    "fake_quantize_group",
+    "fake_quantize_passthrough",
+    "fake_quantize_stochastic",
     "freeze_batch_norm",
     "level_fake_quantize",
     "power_of_two_levels",

@@ -159,7 +159,7 @@ def test_full_disk_is_an_error_and_the_last_checkpoint_stays(directory: Path, tm
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))  # a disk that takes half of it
     try:
-        with pytest.raises(OSError, match="what was there before is whole.*checkpoint.pt"):
+        with pytest.raises(OSError, match=r"what was there before is whole.*checkpoint\.pt"):
             demo_job.run(directory, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

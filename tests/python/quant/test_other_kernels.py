@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOM = Path(__file__).parent
-OPS = ("fake_quantize", "level_fake_quantize", "observe_fake_quantize")
+OPS = (
+    "fake_quantize",
+    "fake_quantize_group",
+    "fake_quantize_passthrough",
+    "fake_quantize_stochastic",
+    "level_fake_quantize",
+    "observe_fake_quantize",
+)
 
 
 @pytest.mark.parametrize(
