@@ -72,11 +72,12 @@ TORCHSLIM_INLINE at::vec::Vectorized<double> through_float(const at::vec::Vector
 #ifdef CPU_CAPABILITY_AVX2
   return _mm256_cvtps_pd(_mm256_cvtpd_ps(value));
 #else
-  double lanes[at::vec::Vectorized<double>::size()];
+  constexpr int kLanes = at::vec::Vectorized<double>::size();
+  double lanes[kLanes];
+  float narrow[kLanes];  // a cast there and back in one expression is dropped by GCC 12 in some loops
   value.store(lanes);
-  for (double& lane : lanes) {
-    lane = through_float(lane);
-  }
+  std::copy(lanes, lanes + kLanes, narrow);
+  std::copy(narrow, narrow + kLanes, lanes);
   return at::vec::Vectorized<double>::loadu(lanes);
 #endif
 }
