@@ -2,6 +2,7 @@
 # make demo   the main job on 60,000 real images, 12 minutes; QUICK=1: the short form, under 2
 # make demo-cpp  the same in C++, and how near its numbers are to Python's
 # make test   every test, C++ and Python
+# make test-aarch64  the quantisation kernels for phones' processors, under emulation: the same bits
 # make bench  speed against the peers, as ratios
 # make pictures  the staircases in docs/api/quant/pictures, drawn from the ops
 # make lint   clang-format, ruff, mypy
@@ -23,7 +24,7 @@ CMAKE_FLAGS := -DTORCHSLIM_BUILD_PYTHON=ON -DTORCHSLIM_INPLACE=ON
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: demo demo-cpp test bench pictures lint format build setup tests-build clean
+.PHONY: demo demo-cpp test test-aarch64 bench pictures lint format build setup tests-build clean
 
 setup:
 	@tools/setup.sh venv "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
@@ -51,6 +52,11 @@ test: tests-build $(DATA)/t10k-labels-idx1-ubyte
 	@tools/setup.sh extras "$(VENV)" test
 	@tools/setup.sh extras "$(VENV)" examples
 	@$(PY) tools/run_tests.py --build "$(BUILD)" --data "$(DATA)"
+
+test-aarch64: setup
+	@tools/setup.sh debian g++-aarch64-linux-gnu /usr/bin/aarch64-linux-gnu-g++
+	@tools/setup.sh debian qemu-user-static /usr/bin/qemu-aarch64-static
+	@tools/test_aarch64.sh "$(PY)"
 
 bench: build
 	@$(PY) tests/benchmarks/run.py --out build/bench.json

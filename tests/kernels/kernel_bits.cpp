@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Runs the quantisation kernels of one instruction set on the same made-up numbers and prints a checksum of every result.
+// Built for each instruction set and for AArch64 (tools/test_aarch64.sh): all must print the same lines. It needs no
+// LibTorch to link with, so it runs under emulation.
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <cinttypes>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include "core/crc32.h"
+#include "core/philox.h"
+#include "quant/fake_quantize_kernel.h"
+#include "quant/fake_quantize_weight_kernel.h"
+
+namespace kernels = torchslim::TORCHSLIM_KERNELS;  // DEFAULT or AVX2
+using torchslim::quant::ChannelGrids;
+
+namespace {
+
+constexpr int64_t kSize = 32 * 1024 + 77;  // whole groups, whole vectors and single elements
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// Numbers around zero, every tenth of them special.
+template <typename T>
+std::vector<T> made_up(uint64_t seed, bool special) {
+  const float specials[] = {NAN, kInfinity, -kInfinity, 0.0f, -0.0f, 1e-40f, 3e38f, -3e38f, 0.5f, -2.5f};
+  std::vector<T> values(kSize);
+  float uniform[torchslim::core::kPhiloxGroup];
+  for (int64_t i = 0; i < kSize; ++i) {
+    if (i % torchslim::core::kPhiloxGroup == 0) {
+      torchslim::core::philox_uniform(seed, i / torchslim::core::kPhiloxGroup, uniform);
+    }
+    const float value = 16 * uniform[i % torchslim::core::kPhiloxGroup] - 8;
+    values[i] = static_cast<T>(special && i % 10 == 3 ? specials[i / 10 % 10] : value);
+  }
+  return values;
+}
+
+// Which bits a NaN has depends on the machine, and nobody reads them.
+template <typename T>
+uint32_t checksum(std::vector<T> values) {
+  if constexpr (!std::is_integral_v<T>) {
+    for (T& value : values) {
+      if (value != value) {
+        value = static_cast<T>(0.125f);
+      }
+    }
+  }
+  return torchslim::core::crc32(values.data(), values.size() * sizeof(T));
+}
+
+template <typename T>
+void print(const char* kernel, const char* type, const std::vector<T>& values) {
+  std::printf("%s %s %08" PRIx32 "\n", kernel, type, checksum(values));
+}
+
+// Grids of `channels` channels in a tensor that lies as (outer, channels, inner).
+struct Grids {
+  std::vector<float> inverse_scale, scale, low, high;
+  ChannelGrids grids;
+
+  Grids(int64_t channels, int64_t inner, float pass_above = -kInfinity, float pass_below = kInfinity) {
+    for (int64_t c = 0; c < channels; ++c) {
+      scale.push_back(0.03f + 0.001f * static_cast<float>(c));
+      inverse_scale.push_back(1.0f / scale.back());
+      low.push_back(static_cast<float>(-128 - c % 5));
+      high.push_back(static_cast<float>(127 - c % 5));
+    }
+    grids = {inverse_scale.data(), scale.data(), low.data(),   high.data(), channels, inner,
+             pass_above,           pass_below,   channels == 1};
+  }
+};
+
+template <typename T>
+void fake_quantize(const char* type) {
+  const auto x = made_up<T>(1, true);
+  const Grids layouts[] = {{1, kSize}, {1, kSize, 0.0f, 6.0f}, {7, 49}, {33, 1}};
+  for (const auto& layout : layouts) {
+    std::vector<T> y(kSize);
+    std::vector<uint8_t> cut((kSize + 7) / 8);
+    kernels::fake_quantize_span(x.data(), y.data(), cut.data(), 0, kSize, layout.grids, false);
+    print("fake_quantize", type, y);
+    print("fake_quantize cut", type, cut);
+    std::vector<T> dx(kSize);
+    kernels::cut_gradient_span(x.data(), cut.data(), dx.data(), 0, kSize, false);
+    print("cut_gradient", type, dx);
+    kernels::fake_quantize_stochastic_span(x.data(), y.data(), cut.data(), 0, kSize, layout.grids, uint64_t{9} << 33,
+                                           false);
+    print("fake_quantize_stochastic", type, y);
+    print("fake_quantize_stochastic cut", type, cut);
+  }
+}
+
+template <typename T>
+void range(const char* type) {
+  const auto x = made_up<T>(2, false);
+  std::vector<float> extremes(2);
+  kernels::range_span(x.data(), kSize, &extremes[0], &extremes[1]);
+  print("range", type, extremes);
+}
+
+template <typename T>
+void kernels_of(const char* type) {
+  fake_quantize<T>(type);
+  range<T>(type);
+}
+
+void weight() {
+  const auto w = made_up<float>(3, false);
+  constexpr int64_t kRow = 9;
+  std::vector<float> y(kSize / kRow * kRow), scale(kSize / kRow);
+  kernels::fake_quantize_weight_f32(w.data(), y.data(), scale.data(), kSize / kRow, kRow);
+  print("fake_quantize_weight", "float", y);
+  print("fake_quantize_weight scale", "float", scale);
+}
+
+}  // namespace
+
+int main() {
+  kernels_of<float>("float");
+  kernels_of<double>("double");
+  kernels_of<c10::BFloat16>("bfloat16");
+  kernels_of<c10::Half>("half");
+  weight();
+}
