@@ -17,8 +17,36 @@ INK, LINE, PALE = "#5b6470", "#3b82c4", "#b9c2cc"  # readable on white and on bl
 
 Picture = tuple[Callable[[Tensor], Tensor], tuple[float, float]]
 
+
+def learned(gradient: str, zero_point: float) -> Callable[[Tensor], Tensor]:
+    """The learned op, with a scale for each point, so that each point's share of the scale's gradient is seen."""
+
+    def op(x: Tensor) -> Tensor:
+        scale = torch.full_like(x, 0.5, requires_grad=True)
+        offset = torch.full_like(x, zero_point, requires_grad=False)
+        y = ts.quant.learned_fake_quantize(x, scale, offset, -4, 3, axis=0, gradient=gradient)
+        y.trained = scale  # type: ignore[attr-defined]
+        return y
+
+    return op
+
+
 #: For each picture the op, and the interval of x that is drawn. A new op needs a line here.
 PICTURES: dict[str, Picture] = {
+    "learned_fake_quantize": (learned("rounded", 0.0), (-3.0, 2.5)),
+    "learned_fake_quantize_clip": (learned("clip", -4.0), (-1.0, 5.0)),
+    "trained_threshold": (
+        lambda x: ts.quant.learned_fake_quantize(
+            x, ts.quant.trained_threshold_scale(torch.tensor(0.9), 3), torch.tensor(0), -4, 3
+        ),
+        (-3.0, 2.5),
+    ),
+    "trainable_range": (
+        lambda x: ts.quant.learned_fake_quantize(
+            x, *ts.quant.trainable_range_qparams(torch.tensor(-1.0), torch.tensor(3.0), 0, 7), 0, 7
+        ),
+        (-2.0, 3.0),
+    ),
     "level_fake_quantize": (lambda x: ts.quant.level_fake_quantize(x, ts.quant.apot_levels(4), 1.0), (-1.3, 1.3)),
     "fake_quantize": (lambda x: ts.quant.fake_quantize(x, 0.5, 0, -4, 3), (-3.0, 2.5)),
     "fake_quantize_passthrough": (
@@ -45,18 +73,24 @@ PICTURES: dict[str, Picture] = {
 
 
 def draw(op: Callable[[Tensor], Tensor], interval: tuple[float, float], path: Path) -> None:
-    """Draws y over x beside the line y = x, and below it the gradient that the op declares."""
+    """Draws y over x beside the line y = x, and below it the gradients that the op declares."""
     x = torch.linspace(*interval, POINTS).requires_grad_()
     y = op(x)
-    (gradient,) = torch.autograd.grad(y.sum(), x)
+    trained = [y.trained] if hasattr(y, "trained") else []
+    gradients = torch.autograd.grad(y.sum(), [x, *trained])
     places = x.detach().tolist()
-    figure, (value, slope) = plt.subplots(2, 1, figsize=(4.6, 4.2), sharex=True, height_ratios=(3, 1))
+    height = 4.2 + 1.2 * len(trained)
+    figure, (value, *slopes) = plt.subplots(
+        len(gradients) + 1, 1, figsize=(4.6, height), sharex=True, height_ratios=(3, *(1 for _ in gradients))
+    )
     value.plot(places, places, color=PALE, linewidth=1, linestyle="--")
     value.plot(places, y.tolist(), color=LINE, linewidth=1.6)
     value.set_ylabel("y")
-    slope.plot(places, gradient.tolist(), color=LINE, linewidth=1.6)
-    slope.set(xlabel="x", ylabel="gradient")
-    for axes in (value, slope):
+    for slope, gradient, name in zip(slopes, gradients, ("gradient", "of scale"), strict=False):
+        slope.plot(places, gradient.tolist(), color=LINE, linewidth=1.6)
+        slope.set_ylabel(name)
+    slopes[-1].set_xlabel("x")
+    for axes in (value, *slopes):
         axes.grid(True, linewidth=0.4, color=PALE)
     figure.tight_layout()
     figure.savefig(path, transparent=True, metadata={"Date": None})

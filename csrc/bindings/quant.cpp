@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/fold.h>
+#include <torchslim/quant/learned_modules.h>
 #include <torchslim/quant/levels.h>
 #include <torchslim/quant/qparams.h>
 
@@ -60,6 +61,15 @@ void init_fold(pybind11::module_& m) {
   m.def("dequantize_weight", &quant::dequantize_weight);
 }
 
+void init_learned(pybind11::module_& m) {
+  m.def("initial_scale", &quant::initial_scale);
+  m.def("initial_qparams", &quant::initial_qparams);
+  m.def("initial_alpha", &quant::initial_alpha);
+  m.def("initial_log2_threshold", &quant::initial_log2_threshold);
+  m.def("initial_range", &quant::initial_range);
+  m.def("rounded_zero_point", &quant::rounded_zero_point);
+}
+
 }  // namespace
 
 void init_quant(pybind11::module_& m) {
@@ -75,6 +85,7 @@ void init_quant(pybind11::module_& m) {
   room.def("power_of_two_scale", &quant::power_of_two_scale);
   room.def("absmax_scale", &quant::absmax_scale);
   init_fold(room);
+  init_learned(room);
 }
 
 }  // namespace torchslim::bindings

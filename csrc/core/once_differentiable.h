@@ -12,7 +12,7 @@ namespace torchslim::core {
 
 /// Returns the gradient an autograd function's backward is about to return, so that differentiating it again is refused
 /// by name. Without this a gradient that was not made by differentiable ops would silently count as a constant.
-///   gradient  with respect to the function's first tensor
+///   gradient  with respect to one of the function's tensors
 ///   op        the name users know, "torchslim::x"
 inline at::Tensor once_differentiable(const at::Tensor& gradient, const char* op) {
   if (!at::GradMode::is_enabled() || !gradient.defined()) {
@@ -22,7 +22,7 @@ inline at::Tensor once_differentiable(const at::Tensor& gradient, const char* op
   const auto current = torch::autograd::get_current_node();
   auto refusal = c10::make_intrusive<torch::autograd::Error>(
       std::string(op) + ": the gradient cannot be differentiated again (once-differentiable)",
-      torch::autograd::edge_list{current ? current->next_edge(0) : torch::autograd::Edge()});
+      current ? torch::autograd::edge_list(current->next_edges()) : torch::autograd::edge_list(1));
   torch::autograd::create_gradient_edge(result, std::move(refusal));
   return result;
 }

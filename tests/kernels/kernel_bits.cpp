@@ -16,6 +16,7 @@
 #include "core/philox.h"
 #include "quant/fake_quantize_kernel.h"
 #include "quant/fake_quantize_weight_kernel.h"
+#include "quant/learned_fake_quantize_kernel.h"
 
 namespace kernels = torchslim::TORCHSLIM_KERNELS;  // DEFAULT or AVX2
 using torchslim::quant::ChannelGrids;
@@ -97,6 +98,24 @@ void fake_quantize(const char* type) {
 }
 
 template <typename T>
+void learned_gradient(const char* type) {
+  const auto x = made_up<T>(4, false);
+  const auto dy = made_up<T>(5, false);
+  const Grids layouts[] = {{1, kSize}, {7, 49}, {33, 1}};
+  for (const auto& layout : layouts) {
+    for (const bool clip : {false, true}) {
+      std::vector<T> dx(kSize);
+      std::vector<double> scale(layout.grids.channels), outside(layout.grids.channels);
+      kernels::learned_gradient_span(dy.data(), x.data(), dx.data(), 0, kSize, layout.grids, clip,
+                                     {scale.data(), outside.data(), 0}, false);
+      print("learned_gradient", type, dx);
+      print("learned_gradient scale", type, scale);
+      print("learned_gradient outside", type, outside);
+    }
+  }
+}
+
+template <typename T>
 void range(const char* type) {
   const auto x = made_up<T>(2, false);
   std::vector<float> extremes(2);
@@ -107,6 +126,7 @@ void range(const char* type) {
 template <typename T>
 void kernels_of(const char* type) {
   fake_quantize<T>(type);
+  learned_gradient<T>(type);
   range<T>(type);
 }
 

@@ -40,6 +40,11 @@ def _cut() -> Tensor:
     return torch.randint(0, 256, (50,), dtype=torch.uint8)
 
 
+def _learned(*shape: int, requires_grad: bool = True) -> tuple[Tensor, Tensor]:
+    scale = (torch.rand(shape) + 0.05).requires_grad_(requires_grad)
+    return scale, torch.full(shape, 1.5, requires_grad=requires_grad)
+
+
 def _logits(requires_grad: bool = False) -> Tensor:
     return torch.randn(5, 7, requires_grad=requires_grad)
 
@@ -78,6 +83,20 @@ SAMPLES: dict[str, Callable[[], list[Sample]]] = {
     "torchslim::_fake_quantize_cut.tensor_qparams": lambda: [(_x(False), *_channels(), -8, 7, 1)],
     "torchslim::_observe_fake_quantize_cut": lambda: [(_x(False), *_state(), 0.01, -128, 127, False, 0.0)],
     "torchslim::_fake_quantize_backward": lambda: [(_x(False), _cut(), [200, 1, 40, 8])],
+    "torchslim::learned_fake_quantize": lambda: [
+        (_x(), *_learned(), -8, 7),
+        (_x(), *_learned(8), -8, 7, 1, "numel"),
+        (_x(False), *_learned(8), -8, 7, -3, "features", "clip"),
+        (_x(False).bfloat16(), *_learned(1, requires_grad=False), -8, 7),
+    ],
+    "torchslim::_learned_fake_quantize_backward": lambda: [
+        (_x(False), _x(False), *_learned(8, requires_grad=False), -8, 7, 1, "numel", "rounded", [True, True, True]),
+        (_x(False), _x(False), *_learned(requires_grad=False), -8, 7, None, "none", "clip", [False, True, False]),
+    ],
+    "torchslim::positive_scale": lambda: [(_learned(3)[0],)],
+    "torchslim::pact_scale": lambda: [(_learned(3)[0], -8, 7)],
+    "torchslim::trained_threshold_scale": lambda: [(_learned(3)[0], 7)],
+    "torchslim::trainable_range_qparams": lambda: [(*_learned(3), -8, 7)],
     "torchslim::round_bias": lambda: [(torch.randn(4, requires_grad=True), torch.tensor(0.1), torch.rand(4) + 0.1)],
     "torchslim::round_average": lambda: [(torch.randn(2, 3, 1, 1, requires_grad=True), torch.tensor(0.1), 4)],
     "torchslim::kd_loss": lambda: [

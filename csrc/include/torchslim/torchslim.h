@@ -37,6 +37,8 @@
 #include <torchslim/quant/fake_quantize_weight.h>
 #include <torchslim/quant/fold.h>
 #include <torchslim/quant/layers.h>
+#include <torchslim/quant/learned_fake_quantize.h>
+#include <torchslim/quant/learned_modules.h>
 #include <torchslim/quant/level_fake_quantize.h>
 #include <torchslim/quant/level_fake_quantize_module.h>
 #include <torchslim/quant/levels.h>

@@ -8,6 +8,14 @@ from torchslim.quant.fake_quantize_module import FakeQuantize
 from torchslim.quant.fake_quantize_passthrough import fake_quantize_passthrough
 from torchslim.quant.fake_quantize_stochastic import fake_quantize_stochastic
 from torchslim.quant.layers import QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize
+from torchslim.quant.learned_fake_quantize import (
+    learned_fake_quantize,
+    pact_scale,
+    positive_scale,
+    trainable_range_qparams,
+    trained_threshold_scale,
+)
+from torchslim.quant.learned_modules import LearnedFakeQuantize, Pact, TrainableRange, TrainedThreshold
 from torchslim.quant.level_fake_quantize import level_fake_quantize
 from torchslim.quant.level_fake_quantize_module import LevelFakeQuantize
 from torchslim.quant.levels import absmax_scale, apot_levels, power_of_two_levels, power_of_two_scale
@@ -26,14 +34,18 @@ from torchslim.quant.qparams import choose_qparams, weight_qparams
 __all__ = [
     "ConvertedModel",
     "FakeQuantize",
+    "LearnedFakeQuantize",
     "LevelFakeQuantize",
     "MinMaxObserver",
     "MovingAverageObserver",
+    "Pact",
     "PreparedModel",
     "QuantAveragePool",
     "QuantConv2d",
     "QuantLinear",
     "SharedFakeQuantize",
+    "TrainableRange",
+    "TrainedThreshold",
     "absmax_scale",
     "apot_levels",
     "choose_qparams",
@@ -47,9 +59,14 @@ __all__ = [
     "fake_quantize_passthrough",
     "fake_quantize_stochastic",
     "freeze_batch_norm",
+    "learned_fake_quantize",
     "level_fake_quantize",
+    "pact_scale",
+    "positive_scale",
     "power_of_two_levels",
     "power_of_two_scale",
     "prepare",
+    "trainable_range_qparams",
+    "trained_threshold_scale",
     "weight_qparams",
 ]

@@ -14,6 +14,7 @@ OPS = (
     "fake_quantize_group",
     "fake_quantize_passthrough",
     "fake_quantize_stochastic",
+    "learned_fake_quantize",
     "level_fake_quantize",
     "observe_fake_quantize",
 )
