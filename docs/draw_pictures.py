@@ -47,6 +47,14 @@ PICTURES: dict[str, Picture] = {
         ),
         (-2.0, 3.0),
     ),
+    "float_fake_quantize": (
+        lambda x: ts.quant.float_fake_quantize(x, ts.quant.FloatFormat.minifloat(2, 1)),
+        (-8.0, 8.0),
+    ),
+    "block_float_fake_quantize": (
+        lambda x: ts.quant.block_float_fake_quantize(x, ts.quant.FloatFormat.minifloat(2, 1), POINTS),
+        (-7.9, 7.9),
+    ),
     "level_fake_quantize": (lambda x: ts.quant.level_fake_quantize(x, ts.quant.apot_levels(4), 1.0), (-1.3, 1.3)),
     "fake_quantize": (lambda x: ts.quant.fake_quantize(x, 0.5, 0, -4, 3), (-3.0, 2.5)),
     "fake_quantize_passthrough": (

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <torchslim/quant/fake_quantize.h>
+#include <torchslim/quant/float_format.h>
 #include <torchslim/quant/fold.h>
 #include <torchslim/quant/learned_modules.h>
 #include <torchslim/quant/levels.h>
 #include <torchslim/quant/qparams.h>
 
 #include <optional>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -84,6 +86,14 @@ void init_quant(pybind11::module_& m) {
   room.def("power_of_two_levels", &quant::power_of_two_levels);
   room.def("power_of_two_scale", &quant::power_of_two_scale);
   room.def("absmax_scale", &quant::absmax_scale);
+  room.def("float_format_limits",
+           [](int64_t exponent_bits, int64_t mantissa_bits, int64_t bias, const std::string& specials, bool saturate) {
+             const quant::FloatFormat format{exponent_bits, mantissa_bits, bias, specials, saturate};
+             return std::make_pair(format.max(), format.smallest());
+           });
+  room.def("minifloat_bias", [](int64_t exponent_bits, int64_t mantissa_bits) {
+    return quant::FloatFormat::minifloat(exponent_bits, mantissa_bits).bias;
+  });
   init_fold(room);
   init_learned(room);
 }

@@ -16,15 +16,15 @@ namespace torchslim::quant::detail {
 /// the same bits for any number of threads.
 constexpr int64_t kChunk = 32768;
 
-/// Calls work(begin, end) for the chunks of [0, n), on all threads.
+/// Calls work(begin, end) for parts of [0, n), on all threads; all but the last end at a multiple of `chunk`.
 template <typename Work>
-void for_each_chunk(int64_t n, const Work& work) {
-  if (n <= kChunk) {
+void for_each_chunk(int64_t n, const Work& work, int64_t chunk = kChunk) {
+  if (n <= chunk) {
     work(0, n);
     return;
   }
-  at::parallel_for(0, (n + kChunk - 1) / kChunk, 1,
-                   [&](int64_t first, int64_t last) { work(first * kChunk, std::min(last * kChunk, n)); });
+  at::parallel_for(0, (n + chunk - 1) / chunk, 1,
+                   [&](int64_t first, int64_t last) { work(first * chunk, std::min(last * chunk, n)); });
 }
 
 /// Advises huge pages for a new tensor that will be written whole.

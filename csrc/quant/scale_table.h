@@ -58,8 +58,9 @@ at::Tensor pack_bits(const at::Tensor& flags);
 
 /// Returns a value like `self` and, if asked for, its cut bits. prepare(value) sees the layout that was chosen and returns
 /// work(x, y, cut, begin, end, stream), which fills elements [begin, end); x and y point to self's type, cut may be null.
-template <typename Prepare>
-Quantized quantize_chunks(const at::Tensor& self, bool with_cut, const Prepare& prepare) {
+/// Parts begin at multiples of chunk(value), itself a multiple of 8.
+template <typename Prepare, typename Chunk>
+Quantized quantize_chunks(const at::Tensor& self, bool with_cut, const Prepare& prepare, const Chunk& chunk) {
   const int64_t n = self.numel();
   Quantized result{large(at::empty_like(self)), {}};
   if (with_cut) {
@@ -75,9 +76,14 @@ Quantized quantize_chunks(const at::Tensor& self, bool with_cut, const Prepare& 
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, self.scalar_type(), "quantize_chunks", [&] {
     const scalar_t* x = source.const_data_ptr<scalar_t>();
     scalar_t* y = result.value.mutable_data_ptr<scalar_t>();
-    for_each_chunk(n, [&](int64_t begin, int64_t end) { work(x, y, cut, begin, end, stream); });
+    for_each_chunk(n, [&](int64_t begin, int64_t end) { work(x, y, cut, begin, end, stream); }, chunk(result.value));
   });
   return result;
+}
+
+template <typename Prepare>
+Quantized quantize_chunks(const at::Tensor& self, bool with_cut, const Prepare& prepare) {
+  return quantize_chunks(self, with_cut, prepare, [](const at::Tensor&) { return kChunk; });
 }
 
 }  // namespace torchslim::quant::detail

@@ -68,6 +68,18 @@ SAMPLES: dict[str, Callable[[], list[Sample]]] = {
         (_x(False).contiguous(), torch.rand(2, 8, 5, 1) + 0.05, torch.zeros(1, 1, 1, 1), -8, 7, 5),
     ],
     "torchslim::clamp_fake_quantize": lambda: [(_x(), *_grid(), -8, 7, 0.0, 6.0), (_x(False), *_grid(), -8, 7, 0.0)],
+    "torchslim::float_fake_quantize": lambda: [
+        (_x(), 4, 3, 7, "nan", True),
+        (_x(), 5, 2, 15, "ieee", False, _channels()[0], 1, "passthrough"),
+        (_x(False).bfloat16(), 4, 3, 7, "nan", True, torch.tensor(0.5)),
+    ],
+    "torchslim::_float_fake_quantize_cut": lambda: [(_x(False), 4, 3, 7, "nan", True, _channels()[0], 1)],
+    "torchslim::block_float_fake_quantize": lambda: [
+        (_x(), 2, 1, 1, "none", 4, 1),
+        (_x(), 4, 3, 7, "nan", 5, -1, "passthrough"),
+        (_x(False).half(), 2, 1, 1, "none", 8, 1),
+    ],
+    "torchslim::_block_float_fake_quantize_cut": lambda: [(_x(False), 2, 1, 1, "none", 4, 1)],
     "torchslim::level_fake_quantize": lambda: [
         (_x(), *_levels()),
         (_x(), _levels()[0], _channels()[0], 1, "passthrough"),

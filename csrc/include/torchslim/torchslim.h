@@ -29,12 +29,16 @@
 #include <torchslim/prune/magnitude_masks.h>
 #include <torchslim/prune/magnitude_pruner.h>
 #include <torchslim/prune/schedule.h>
+#include <torchslim/quant/block_float_fake_quantize.h>
 #include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/fake_quantize_group.h>
 #include <torchslim/quant/fake_quantize_module.h>
 #include <torchslim/quant/fake_quantize_passthrough.h>
 #include <torchslim/quant/fake_quantize_stochastic.h>
 #include <torchslim/quant/fake_quantize_weight.h>
+#include <torchslim/quant/float_fake_quantize.h>
+#include <torchslim/quant/float_fake_quantize_module.h>
+#include <torchslim/quant/float_format.h>
 #include <torchslim/quant/fold.h>
 #include <torchslim/quant/layers.h>
 #include <torchslim/quant/learned_fake_quantize.h>

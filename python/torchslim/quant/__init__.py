@@ -7,6 +7,9 @@ from torchslim.quant.fake_quantize_group import fake_quantize_group
 from torchslim.quant.fake_quantize_module import FakeQuantize
 from torchslim.quant.fake_quantize_passthrough import fake_quantize_passthrough
 from torchslim.quant.fake_quantize_stochastic import fake_quantize_stochastic
+from torchslim.quant.float_fake_quantize import block_float_fake_quantize, float_fake_quantize
+from torchslim.quant.float_fake_quantize_module import FloatFakeQuantize
+from torchslim.quant.float_format import FloatFormat
 from torchslim.quant.layers import QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize
 from torchslim.quant.learned_fake_quantize import (
     learned_fake_quantize,
@@ -34,6 +37,8 @@ from torchslim.quant.qparams import choose_qparams, weight_qparams
 __all__ = [
     "ConvertedModel",
     "FakeQuantize",
+    "FloatFakeQuantize",
+    "FloatFormat",
     "LearnedFakeQuantize",
     "LevelFakeQuantize",
     "MinMaxObserver",
@@ -48,6 +53,7 @@ __all__ = [
     "TrainedThreshold",
     "absmax_scale",
     "apot_levels",
+    "block_float_fake_quantize",
     "choose_qparams",
     "convert",
     "disable_fake_quant",
@@ -58,6 +64,7 @@ __all__ = [
     "fake_quantize_group",
     "fake_quantize_passthrough",
     "fake_quantize_stochastic",
+    "float_fake_quantize",
     "freeze_batch_norm",
     "learned_fake_quantize",
     "level_fake_quantize",

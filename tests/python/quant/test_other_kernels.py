@@ -18,6 +18,7 @@ OPS = (
     "level_fake_quantize",
     "observe_fake_quantize",
 )
+OPS = ("fake_quantize", "float_fake_quantize", "level_fake_quantize", "observe_fake_quantize")
 
 
 @pytest.mark.parametrize(
