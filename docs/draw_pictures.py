@@ -47,6 +47,8 @@ PICTURES: dict[str, Picture] = {
         ),
         (-2.0, 3.0),
     ),
+    "binary_fake_quantize": (ts.quant.binary_fake_quantize, (-1.5, 1.5)),
+    "ternary_fake_quantize": (ts.quant.ternary_fake_quantize, (-1.5, 1.5)),
     "float_fake_quantize": (
         lambda x: ts.quant.float_fake_quantize(x, ts.quant.FloatFormat.minifloat(2, 1)),
         (-8.0, 8.0),

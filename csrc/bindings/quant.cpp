@@ -83,6 +83,7 @@ void init_quant(pybind11::module_& m) {
   room.def("fake_quantize", static_cast<at::Tensor (*)(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
                                                        int64_t, std::optional<int64_t>)>(&quant::fake_quantize));
   room.def("apot_levels", &quant::apot_levels);
+  room.def("kmeans_levels", &quant::kmeans_levels);
   room.def("power_of_two_levels", &quant::power_of_two_levels);
   room.def("power_of_two_scale", &quant::power_of_two_scale);
   room.def("absmax_scale", &quant::absmax_scale);

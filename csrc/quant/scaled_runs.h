@@ -11,8 +11,10 @@
 // How kernels walk y = scale · nearest(x · (1/scale)). For kernels only: it is compiled once per instruction set.
 //
 // A quantizer of T has, for one number of type Acc<T> and (kHasLanes) for a vector of them,
-//   nearest(v)           the value that v becomes; NaN stays
-//   passes(v, nearest)   whether the gradient passes: bool, or lanes of ones and zeros
+//   nearest(v)             the value that v becomes; NaN stays
+//   passes(v, nearest)     whether the gradient passes: bool, or lanes of ones and zeros
+// and, if v is not x · (1/scale),
+//   prepared(x, inverse)   v, where `inverse` is what stands in the place of 1 / scale
 namespace torchslim::CPU_CAPABILITY {
 
 // Whether elements of type T are quantised as vectors.
@@ -23,6 +25,15 @@ constexpr bool kHasLanes = !std::is_same_v<T, double>;
 template <typename T>
 constexpr bool kHasLanes = false;
 #endif
+
+template <typename Quantizer, typename V>
+TORCHSLIM_INLINE auto prepared(const Quantizer& quantizer, const V& x, const V& inverse) {
+  if constexpr (requires { quantizer.prepared(x, inverse); }) {
+    return quantizer.prepared(x, inverse);
+  } else {
+    return V(x * inverse);
+  }
+}
 
 // One scale for all elements of a row.
 template <typename T>
@@ -63,7 +74,7 @@ TORCHSLIM_INLINE uint32_t quantize_block(const T* x, T* y, int64_t i, const Scal
   for (int k = 0; k < kVectors<T>; ++k) {
     auto& part = block.part[k];
     const int64_t first = i + k * Vec<T>::size();
-    const Vec<T> v = part * scale.inverse_vector(first);
+    const auto v = prepared(quantizer, part, Vec<T>(scale.inverse_vector(first)));
     const Vec<T> nearest = quantizer.nearest(v);
     if constexpr (kCut) {
       cut |= static_cast<uint32_t>(quantizer.passes(v, nearest).zero_mask()) << (k * Vec<T>::size());
@@ -96,7 +107,7 @@ void quantize_row(const T* x, T* y, int64_t n, const Scale& scale, const Quantiz
     store.finish();
   }
   for (; i < n; ++i) {
-    const Acc<T> v = static_cast<Acc<T>>(x[i]) * scale.inverse_at(i);
+    const auto v = prepared(quantizer, static_cast<Acc<T>>(x[i]), scale.inverse_at(i));
     const Acc<T> nearest = quantizer.nearest(v);
     bits.push(!quantizer.passes(v, nearest), 1);
     y[i] = static_cast<T>(nearest * scale.scale_at(i));

@@ -68,6 +68,9 @@ SAMPLES: dict[str, Callable[[], list[Sample]]] = {
         (_x(False).contiguous(), torch.rand(2, 8, 5, 1) + 0.05, torch.zeros(1, 1, 1, 1), -8, 7, 5),
     ],
     "torchslim::clamp_fake_quantize": lambda: [(_x(), *_grid(), -8, 7, 0.0, 6.0), (_x(False), *_grid(), -8, 7, 0.0)],
+    "torchslim::binary_fake_quantize": lambda: [(_x(),), (_x(), 1, "passthrough"), (_x(False).bfloat16(), -3)],
+    "torchslim::ternary_fake_quantize": lambda: [(_x(),), (_x(), 1, "clipped"), (_x(False).half(), 0)],
+    "torchslim::_sign_fake_quantize_cut": lambda: [(_x(False), None, False), (_x(False), 1, True)],
     "torchslim::float_fake_quantize": lambda: [
         (_x(), 4, 3, 7, "nan", True),
         (_x(), 5, 2, 15, "ieee", False, _channels()[0], 1, "passthrough"),

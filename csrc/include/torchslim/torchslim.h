@@ -29,6 +29,7 @@
 #include <torchslim/prune/magnitude_masks.h>
 #include <torchslim/prune/magnitude_pruner.h>
 #include <torchslim/prune/schedule.h>
+#include <torchslim/quant/binary_fake_quantize.h>
 #include <torchslim/quant/block_float_fake_quantize.h>
 #include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/fake_quantize_group.h>

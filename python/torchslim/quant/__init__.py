@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Quantisation: tensors and models that compute in floats what integers will compute."""
 
+from torchslim.quant.binary_fake_quantize import binary_fake_quantize, ternary_fake_quantize
 from torchslim.quant.convert import ConvertedModel, convert
 from torchslim.quant.fake_quantize import fake_quantize
 from torchslim.quant.fake_quantize_group import fake_quantize_group
@@ -21,7 +22,7 @@ from torchslim.quant.learned_fake_quantize import (
 from torchslim.quant.learned_modules import LearnedFakeQuantize, Pact, TrainableRange, TrainedThreshold
 from torchslim.quant.level_fake_quantize import level_fake_quantize
 from torchslim.quant.level_fake_quantize_module import LevelFakeQuantize
-from torchslim.quant.levels import absmax_scale, apot_levels, power_of_two_levels, power_of_two_scale
+from torchslim.quant.levels import absmax_scale, apot_levels, kmeans_levels, power_of_two_levels, power_of_two_scale
 from torchslim.quant.observers import MinMaxObserver, MovingAverageObserver
 from torchslim.quant.prepare import prepare
 from torchslim.quant.prepared_model import (
@@ -53,6 +54,7 @@ __all__ = [
     "TrainedThreshold",
     "absmax_scale",
     "apot_levels",
+    "binary_fake_quantize",
     "block_float_fake_quantize",
     "choose_qparams",
     "convert",
@@ -66,6 +68,7 @@ __all__ = [
     "fake_quantize_stochastic",
     "float_fake_quantize",
     "freeze_batch_norm",
+    "kmeans_levels",
     "learned_fake_quantize",
     "level_fake_quantize",
     "pact_scale",
@@ -73,6 +76,7 @@ __all__ = [
     "power_of_two_levels",
     "power_of_two_scale",
     "prepare",
+    "ternary_fake_quantize",
     "trainable_range_qparams",
     "trained_threshold_scale",
     "weight_qparams",

@@ -29,6 +29,29 @@ def apot_levels(bits: int, is_signed: bool = True) -> Tensor:
     return levels
 
 
+def kmeans_levels(x: Tensor, k: int, iterations: int = 100) -> Tensor:
+    """Returns the codebook of k-means, ascending: each level is the mean of the elements nearest to it.
+
+    Lloyd's iteration on the sorted elements, from their quantiles (i + 1/2) / k; no chance is involved (Lloyd 1982; Han
+    et al. 2016, arXiv:1510.00149, section 3.1).
+
+    Args:
+        x: floating point, any shape, not empty, without NaN and infinities. No gradient flows to it.
+        k: number of levels, 1 to 65536; fewer come back if `x` has fewer distinct values.
+        iterations: the most that are made, ≥ 0; they end when nothing moves.
+
+    Raises:
+        ValueError: `x` is empty or not finite, or k or iterations out of range.
+        TypeError: `x` is not a floating-point tensor.
+
+    Example:
+        >>> kmeans_levels(torch.tensor([0.0, 10.0, 1.0, 11.0]), 2)
+        tensor([ 0.5000, 10.5000])
+    """
+    levels: Tensor = _C.quant.kmeans_levels(x, k, iterations)
+    return levels
+
+
 def power_of_two_levels(bits: int, is_signed: bool = True) -> Tensor:
     """Returns 0 and the powers of two 2^-i, 0 ≤ i ≤ 2^m − 2, ascending, with m = bits, or bits − 1 beside a sign.
 

@@ -21,6 +21,14 @@ TEST_CASE("power_of_two_levels: 0 and powers of two", "[quant][levels]") {
   CHECK_THROWS_AS(power_of_two_levels(0, false), c10::ValueError);
 }
 
+TEST_CASE("kmeans_levels: each level is the mean of what is nearest to it", "[quant][levels]") {
+  const auto x = at::tensor({9.0f, 0.0f, 1.0f, 10.0f, 2.0f, 11.0f}).reshape({2, 3});
+  CHECK(at::equal(kmeans_levels(x, 2), at::tensor({1.0f, 10.0f})));
+  CHECK(at::equal(kmeans_levels(x, 1), at::tensor({5.5f})));
+  CHECK(at::equal(kmeans_levels(at::ones({4}), 3), at::ones({1})));
+  CHECK_THROWS_WITH(kmeans_levels(x, 0), ContainsSubstring("torchslim::kmeans_levels: k must be in [1, 65536], got 0"));
+}
+
 TEST_CASE("power_of_two_scale: nearest in the logarithm", "[quant][levels]") {
   const auto scale = at::tensor({0.3f, 1.4f, 1.5f, 1024.0f});
   CHECK(at::equal(power_of_two_scale(scale), at::tensor({0.25f, 1.0f, 2.0f, 1024.0f})));

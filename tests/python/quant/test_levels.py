@@ -53,6 +53,51 @@ def test_other_bits_are_refused(bits: int, is_signed: bool) -> None:
             build(bits, is_signed)
 
 
+def lloyd(x: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """One iteration, with the matrix of distances."""
+    nearest = (x.double().flatten().unsqueeze(1) - levels.double()).abs().argmin(1)
+    return torch.stack([x.double().flatten()[nearest == i].mean() for i in range(len(levels))])
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 16, 100])
+def test_kmeans_ends_where_nothing_moves(k: int) -> None:
+    x = torch.randn(40, 50, generator=torch.Generator().manual_seed(k))
+    levels = ts.quant.kmeans_levels(x, k, iterations=1000)
+    assert len(levels) == k and (levels.diff() > 0).all()
+    torch.testing.assert_close(levels.double(), lloyd(x, levels), rtol=1e-6, atol=1e-6)
+    assert torch.equal(levels, ts.quant.kmeans_levels(x.t().flip(0), k, iterations=1000))  # the order does not matter
+
+
+def test_kmeans_does_better_than_even_levels() -> None:
+    x = torch.randn(10000, generator=torch.Generator().manual_seed(0))
+    even = torch.linspace(float(x.min()), float(x.max()), 16)
+    error = [
+        (ts.quant.level_fake_quantize(x, levels, 1.0) - x).square().mean()
+        for levels in (ts.quant.kmeans_levels(x, 16), even)
+    ]
+    assert error[0] < 0.7 * error[1]
+
+
+def test_kmeans_of_few_values_gives_the_values() -> None:
+    x = torch.tensor([3.0, -1.0, 3.0, 3.0, 0.0, -1.0])
+    assert ts.quant.kmeans_levels(x, 3).tolist() == [-1, 0, 3]
+    assert ts.quant.kmeans_levels(x, 7).tolist() == [-1, 0, 3]
+    assert ts.quant.kmeans_levels(x, 3, iterations=0).tolist() == [-1, 0, 3]
+    mostly_zero = torch.cat([torch.zeros(1000), torch.arange(1.0, 6.0)])
+    assert ts.quant.kmeans_levels(mostly_zero, 6).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_kmeans_refuses() -> None:
+    for arguments, message in (
+        ((torch.empty(0), 2), r"x must not be empty, got shape \[0\]$"),
+        ((torch.tensor([math.inf]), 2), r"x must be finite, got NaN or infinity$"),
+        ((torch.ones(2), 0), r"k must be in \[1, 65536\], got 0$"),
+        ((torch.ones(2), 2, -1), r"iterations must be at least 0, got -1$"),
+    ):
+        with pytest.raises(ValueError, match="torchslim::kmeans_levels: " + message):
+            ts.quant.kmeans_levels(*arguments)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_power_of_two_scale_is_nearest_in_the_logarithm(dtype: torch.dtype) -> None:
     scale = torch.exp(torch.randn(3, 50) * 2).to(dtype)

@@ -10,15 +10,16 @@ import pytest
 
 ROOM = Path(__file__).parent
 OPS = (
+    "binary_fake_quantize",
     "fake_quantize",
     "fake_quantize_group",
     "fake_quantize_passthrough",
     "fake_quantize_stochastic",
+    "float_fake_quantize",
     "learned_fake_quantize",
     "level_fake_quantize",
     "observe_fake_quantize",
 )
-OPS = ("fake_quantize", "float_fake_quantize", "level_fake_quantize", "observe_fake_quantize")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,15 @@ TORCHSLIM_API at::Tensor apot_levels(int64_t bits, bool is_signed = true);
 /// `apot_levels`. Miyashita et al. 2016, arXiv:1603.01025; Li et al. 2020, eq. 3.
 TORCHSLIM_API at::Tensor power_of_two_levels(int64_t bits, bool is_signed = true);
 
+/// Returns the codebook of k-means, float32, ascending: each level is the mean of the elements nearest to it (Lloyd's
+/// iteration on the sorted elements, from their quantiles (i + 1/2) / k; no chance is involved).
+///   x           floating point, any shape, not empty, without NaN and infinities
+///   k           number of levels, 1 to 65536; fewer come back if x has fewer distinct values
+///   iterations  the most that are made, ≥ 0; they end when nothing moves
+/// No gradient. Throws c10::ValueError or c10::TypeError where that does not hold. Lloyd 1982; Han et al. 2016,
+/// arXiv:1510.00149, section 3.1.
+TORCHSLIM_API at::Tensor kmeans_levels(const at::Tensor& x, int64_t k, int64_t iterations = 100);
+
 /// Returns `scale` with each number rounded to the nearest power of two: nearest in its logarithm, so upwards from √2.
 ///   scale  floating point, any shape, positive and normal
 /// No gradient. Throws c10::ValueError or c10::TypeError where that does not hold.
