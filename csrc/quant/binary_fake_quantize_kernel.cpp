@@ -58,13 +58,79 @@ struct Sign {
 #endif
 };
 
+// Adds whole groups of kLanes elements to their lanes, as many as it can without a branch for each, and returns how many
+// elements those are.
+#ifdef CPU_CAPABILITY_AVX2
+template <typename T>
+int64_t add_lanes(const T* x, int64_t n, float above, double* sums, double* numbers) {
+  constexpr int kQuarters = kLanes / 4;
+  if constexpr (kHasLanes<T>) {
+    const __m256d limit = _mm256_set1_pd(above);
+    __m256d sum[kQuarters] = {};
+    __m256d number[kQuarters] = {};
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+      for (int quarter = 0; quarter < kQuarters; quarter += 2) {
+        // Two bytes an element: one block holds both halves.
+        const Block<T> block(x + i + (kVectors<T> == 1 ? 4 * quarter : 0));
+        const __m256 size = Sign::magnitude_of(block.part[kVectors<T> == 1 ? 0 : quarter / 2]);
+        const __m256d halves[] = {_mm256_cvtps_pd(_mm256_castps256_ps128(size)),
+                                  _mm256_cvtps_pd(_mm256_extractf128_ps(size, 1))};
+        for (int half = 0; half < 2; ++half) {
+          const __m256d in = _mm256_cmp_pd(halves[half], limit, _CMP_NLE_UQ);
+          sum[quarter + half] = _mm256_add_pd(sum[quarter + half], _mm256_and_pd(in, halves[half]));
+          number[quarter + half] = _mm256_add_pd(number[quarter + half], _mm256_and_pd(in, _mm256_set1_pd(1.0)));
+        }
+      }
+    }
+    for (int quarter = 0; quarter < kQuarters; ++quarter) {
+      _mm256_storeu_pd(sums + 4 * quarter, sum[quarter]);
+      _mm256_storeu_pd(numbers + 4 * quarter, number[quarter]);
+    }
+    return i;
+  }
+  return 0;
+}
+
+// The same for a row of columns that have their own limits and sums.
+template <typename T>
+int64_t add_columns(const T* from, int64_t width, const float* above, double* sum, double* count) {
+  int64_t j = 0;
+  if constexpr (kHasLanes<T>) {
+    for (; j + kBlock<T> <= width; j += kBlock<T>) {
+      const Block<T> block(from + j);
+      for (int quarter = 0; quarter < 2 * kVectors<T>; ++quarter) {
+        const int64_t first = j + 4 * quarter;
+        const __m256 part = Sign::magnitude_of(block.part[quarter / 2]);
+        const __m128 half = quarter % 2 == 0 ? _mm256_castps256_ps128(part) : _mm256_extractf128_ps(part, 1);
+        const __m256d size = _mm256_cvtps_pd(half);
+        const __m256d in = _mm256_cmp_pd(size, _mm256_cvtps_pd(_mm_loadu_ps(above + first)), _CMP_NLE_UQ);
+        _mm256_storeu_pd(sum + first, _mm256_add_pd(_mm256_loadu_pd(sum + first), _mm256_and_pd(in, size)));
+        const __m256d one = _mm256_and_pd(in, _mm256_set1_pd(1.0));
+        _mm256_storeu_pd(count + first, _mm256_add_pd(_mm256_loadu_pd(count + first), one));
+      }
+    }
+  }
+  return j;
+}
+#else
+template <typename T>
+int64_t add_lanes(const T*, int64_t, float, double*, double*) {
+  return 0;
+}
+template <typename T>
+int64_t add_columns(const T*, int64_t, const float*, double*, double*) {
+  return 0;
+}
+#endif
+
 }  // namespace
 
 template <typename T>
 void magnitude_sum(const T* x, int64_t n, float above, double* sum, double* count) {
   double sums[kLanes] = {};
   double numbers[kLanes] = {};
-  int64_t i = 0;
+  int64_t i = add_lanes(x, n, above, sums, numbers);
   for (; i + kLanes <= n; i += kLanes) {
     for (int lane = 0; lane < kLanes; ++lane) {
       const double size = magnitude(x[i + lane]);
@@ -90,7 +156,7 @@ void magnitude_sum_columns(const T* x, int64_t rows, int64_t stride, int64_t wid
                            double* count) {
   for (int64_t row = 0; row < rows; ++row) {
     const T* from = x + row * stride;
-    for (int64_t j = 0; j < width; ++j) {
+    for (int64_t j = add_columns(from, width, above, sum, count); j < width; ++j) {
       const double size = magnitude(from[j]);
       const bool in = counts(size, above[j]);
       sum[j] += in ? size : 0.0;

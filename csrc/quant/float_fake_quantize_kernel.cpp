@@ -18,25 +18,57 @@ TORCHSLIM_INLINE uint32_t magnitude_bits(T x) {
 
 TORCHSLIM_INLINE uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
+#ifdef CPU_CAPABILITY_AVX2
+// The same of a vector.
+TORCHSLIM_INLINE __m256i magnitude_lanes(__m256 x) {
+  const __m256i bits = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
+  return _mm256_and_si256(bits, _mm256_cmpgt_epi32(_mm256_set1_epi32(0x7f800000), bits));
+}
+#endif
+
 // The largest magnitude of neighbouring elements.
 template <typename T>
 uint32_t largest_bits(const T* x, int64_t n) {
-  constexpr int kWays = 16;
-  uint32_t ways[kWays] = {};
-  int64_t i = 0;
-  for (; i + kWays <= n; i += kWays) {
-    for (int way = 0; way < kWays; ++way) {
-      ways[way] = larger(ways[way], magnitude_bits(x[i + way]));
-    }
-  }
   uint32_t largest = 0;
-  for (const uint32_t way : ways) {
-    largest = larger(largest, way);
+  int64_t i = 0;
+#ifdef CPU_CAPABILITY_AVX2
+  if constexpr (kHasLanes<T>) {
+    __m256i lanes = _mm256_setzero_si256();
+    for (; i + kBlock<T> <= n; i += kBlock<T>) {
+      const Block<T> block(x + i);
+      for (const auto& part : block.part) {
+        lanes = _mm256_max_epu32(lanes, magnitude_lanes(part));
+      }
+    }
+    const __m128i four = _mm_max_epu32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
+    const __m128i two = _mm_max_epu32(four, _mm_unpackhi_epi64(four, four));
+    largest = static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_max_epu32(two, _mm_shuffle_epi32(two, 1))));
   }
+#endif
   for (; i < n; ++i) {
     largest = larger(largest, magnitude_bits(x[i]));
   }
   return largest;
+}
+
+// Raises the largest magnitudes of columns to those of a row.
+template <typename T>
+void see_row(const T* from, int64_t width, uint32_t* largest) {
+  int64_t j = 0;
+#ifdef CPU_CAPABILITY_AVX2
+  if constexpr (kHasLanes<T>) {
+    for (; j + kBlock<T> <= width; j += kBlock<T>) {
+      const Block<T> block(from + j);
+      for (int k = 0; k < kVectors<T>; ++k) {
+        auto* lanes = reinterpret_cast<__m256i*>(largest + j + 8 * k);
+        _mm256_storeu_si256(lanes, _mm256_max_epu32(_mm256_loadu_si256(lanes), magnitude_lanes(block.part[k])));
+      }
+    }
+  }
+#endif
+  for (; j < width; ++j) {
+    largest[j] = larger(largest[j], magnitude_bits(from[j]));
+  }
 }
 
 // 2^exponent for -127 ≤ exponent ≤ 127; the lowest is subnormal.
@@ -76,9 +108,7 @@ void block_scales(const T* x, int64_t begin, int64_t end, int64_t block, int64_t
       uint32_t largest[kTile] = {};
       for (int64_t row = 0; row < block; ++row) {
         const T* from = x + (unit * block + row) * inner + first;
-        for (int64_t j = 0; j < width; ++j) {
-          largest[j] = larger(largest[j], magnitude_bits(from[j]));
-        }
+        see_row(from, width, largest);
       }
       for (int64_t j = 0; j < width; ++j) {
         const int64_t at = unit * inner + first + j;

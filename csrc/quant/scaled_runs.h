@@ -104,7 +104,6 @@ void quantize_row(const T* x, T* y, int64_t n, const Scale& scale, const Quantiz
     for (; i + kBlock<T> <= n; i += kBlock<T>) {
       bits.push(quantize_block<kCut>(x, y, i, scale, quantizer, store), kBlock<T>);
     }
-    store.finish();
   }
   for (; i < n; ++i) {
     const auto v = prepared(quantizer, static_cast<Acc<T>>(x[i]), scale.inverse_at(i));
@@ -119,20 +118,29 @@ void quantize_row(const T* x, T* y, int64_t n, const Scale& scale, const Quantiz
 template <typename T, typename Quantizer, typename Bits>
 void quantize_rows(const T* x, T* y, int64_t begin, int64_t end, const quant::Scales& scales,
                    const Quantizer& quantizer, bool stream, Bits bits) {
+  // Rows can be as short as a block of 16: no division for each.
+  const int64_t line = begin / scales.run;
+  int64_t offset = begin % scales.run;
+  int64_t turn = line % scales.repeat;
+  int64_t group = line / scales.repeat % scales.groups;
   for (int64_t i = begin; i < end;) {
-    const int64_t offset = i % scales.run;
     const int64_t run = std::min(scales.run - offset, end - i);
-    const int64_t row = i / scales.run / scales.repeat % scales.groups;
     if (scales.neighbours) {
-      const int64_t first = row * scales.run + offset;
+      const int64_t first = group * scales.run + offset;
       const NeighbourScales<T> scale{scales.inverse_scale + first, scales.scale + first};
       quantize_row(x + i, y + i, run, scale, quantizer, stream, bits);
     } else {
-      quantize_row(x + i, y + i, run, SameScale<T>(scales, row), quantizer, stream, bits);
+      quantize_row(x + i, y + i, run, SameScale<T>(scales, group), quantizer, stream, bits);
     }
     i += run;
+    offset = 0;
+    if (++turn == scales.repeat) {
+      turn = 0;
+      group = group + 1 == scales.groups ? 0 : group + 1;
+    }
   }
   bits.flush();
+  Store(stream, nullptr).finish();  // once: rows can be short
 }
 
 template <typename T, typename Quantizer>

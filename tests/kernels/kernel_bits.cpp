@@ -14,12 +14,16 @@
 
 #include "core/crc32.h"
 #include "core/philox.h"
+#include "quant/binary_fake_quantize_kernel.h"
 #include "quant/fake_quantize_kernel.h"
 #include "quant/fake_quantize_weight_kernel.h"
+#include "quant/float_fake_quantize_kernel.h"
 #include "quant/learned_fake_quantize_kernel.h"
+#include "quant/level_fake_quantize_kernel.h"
 
 namespace kernels = torchslim::TORCHSLIM_KERNELS;  // DEFAULT or AVX2
 using torchslim::quant::ChannelGrids;
+using torchslim::quant::Scales;
 
 namespace {
 
@@ -123,8 +127,92 @@ void range(const char* type) {
   print("range", type, extremes);
 }
 
+// Scales of kernels without integer codes: one, one for each row of 49, or one for each of 33 neighbours.
+struct RealScales {
+  std::vector<float> inverse_scale, scale;
+  Scales scales;
+
+  RealScales(int64_t count, int64_t run, bool neighbours) {
+    for (int64_t c = 0; c < count; ++c) {
+      scale.push_back(0.3f + 0.1f * static_cast<float>(c));
+      inverse_scale.push_back(1.0f / scale.back());
+    }
+    scales = {inverse_scale.data(), scale.data(), run, 1, neighbours ? 1 : count, neighbours};
+  }
+};
+
+// A tree of 2^depth levels, -2 to 2: node i of the stage that begins at `first` divides what is left in its middle.
+struct Tree {
+  std::vector<float> thresholds, levels;
+  std::vector<double> wide;
+  torchslim::quant::LevelTree tree;
+
+  explicit Tree(int depth) {
+    const int64_t size = int64_t{1} << depth;
+    for (int64_t i = 0; i < size; ++i) {
+      levels.push_back(4.0f * static_cast<float>(i) / static_cast<float>(size) - 2.0f);
+    }
+    thresholds.resize(size);
+    for (int64_t first = 1, range = size; first < size; first *= 2, range /= 2) {
+      for (int64_t i = 0; i < first; ++i) {
+        const int64_t upper = i * range + range / 2;
+        thresholds[first + i] = (levels[upper - 1] + levels[upper]) / 2;
+      }
+    }
+    wide.assign(thresholds.begin(), thresholds.end());
+    tree = {thresholds.data(), wide.data(), levels.data(), depth, levels.front(), levels.back()};
+  }
+};
+
+template <typename T>
+void real_levels(const char* type) {
+  const auto x = made_up<T>(4, true);
+  std::vector<T> y(kSize);
+  std::vector<uint8_t> cut((kSize + 7) / 8);
+  const auto show = [&](const char* kernel) {
+    print(kernel, type, y);
+    print(kernel, type, cut);
+  };
+  const RealScales layouts[] = {{1, kSize, false}, {7, 49, false}, {33, 33, true}};
+  const Tree trees[] = {Tree(4), Tree(7)};
+  const torchslim::quant::FloatGrid e4m3{20, 0, 0.015625f, 16384.0f, 464.0f, 448.0f};
+  const torchslim::quant::FloatGrid e2m1{22, 0, 1.0f, 4194304.0f, 6.9999995f, 6.0f};
+  for (const auto& layout : layouts) {
+    for (const auto& tree : trees) {
+      kernels::level_span(x.data(), y.data(), cut.data(), 0, kSize, layout.scales, tree.tree, false);
+      show("level");
+    }
+    for (const auto& grid : {e4m3, e2m1}) {
+      kernels::float_span(x.data(), y.data(), cut.data(), 0, kSize, layout.scales, grid, false);
+      show("float");
+    }
+    kernels::sign_span(x.data(), y.data(), cut.data(), 0, kSize, layout.scales, false);
+    show("sign");
+  }
+}
+
+template <typename T>
+void real_sums(const char* type) {
+  const auto x = made_up<T>(5, false);
+  constexpr int64_t kBlock = 32, kBlocks = kSize / kBlock;
+  std::vector<float> scale(kBlocks), inverse_scale(kBlocks);
+  kernels::block_scales(x.data(), 0, kBlocks, kBlock, 1, 8, scale.data(), inverse_scale.data());
+  print("block_scales", type, scale);
+  print("block_scales", type, inverse_scale);
+  kernels::block_scales(x.data(), 0, kBlocks / 8, kBlock, 8, 2, scale.data(), inverse_scale.data());
+  print("block_scales of columns", type, scale);
+  std::vector<double> sums(7), counts(7);
+  const std::vector<float> above{-1.0f, 0.0f, 1.0f, 2.0f, 3.0f, 4.0f, 5.0f};
+  kernels::magnitude_sum(x.data(), kSize, 0.5f, &sums[0], &counts[0]);
+  kernels::magnitude_sum_columns(x.data(), kSize / 7, 7, 7, above.data(), sums.data(), counts.data());
+  print("magnitude_sum", type, sums);
+  print("magnitude_sum", type, counts);
+}
+
 template <typename T>
 void kernels_of(const char* type) {
+  real_levels<T>(type);
+  real_sums<T>(type);
   fake_quantize<T>(type);
   learned_gradient<T>(type);
   range<T>(type);
