@@ -64,6 +64,20 @@ def block_float_case(axis: int) -> Case:
     )
 
 
+def binary_case(axis: int | None) -> Case:
+    """XNOR-Net's weights, one mean or one for each row."""
+    x = torch.randn(2048, 2048)
+    dims = None if axis is None else 1 - axis
+    return Case(
+        name=f"binary_fake_quantize, axis {axis}",
+        ours=lambda: ts.quant.binary_fake_quantize(x, axis),
+        peer_name="sign times mean of abs in torch",
+        peer=lambda: x.sign() * x.abs().mean(dims, keepdim=True),
+        clone=x.clone,
+        shape="2048 x 2048",
+    )
+
+
 def cases(threads: int) -> list[Case]:
     """Tables that fit registers, and one that does not."""
     torch.manual_seed(0)
@@ -73,4 +87,6 @@ def cases(threads: int) -> list[Case]:
         float_case(),
         block_float_case(0),
         block_float_case(1),
+        binary_case(None),
+        binary_case(0),
     ]
