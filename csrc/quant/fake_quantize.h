@@ -18,6 +18,7 @@ struct Qparams {
   int64_t quant_min = 0;
   int64_t quant_max = 0;
   std::optional<int64_t> axis = std::nullopt;
+  bool round_zero_point = false;  // half to even, and clamp it: it is learned (CPU only; others get a rounded tensor)
   std::optional<double> clamp_min = std::nullopt;
   std::optional<double> clamp_max = std::nullopt;
   std::optional<uint64_t> seed = std::nullopt;  // rounds stochastically with it; not together with a clamp

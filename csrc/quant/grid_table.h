@@ -13,6 +13,33 @@
 
 namespace torchslim::quant::detail {
 
+/// The numbers of a small tensor, read where they are if they are contiguous float32 or int32 on the CPU.
+class Numbers {
+ public:
+  explicit Numbers(const at::Tensor& tensor) {
+    const auto type = tensor.scalar_type();
+    const bool in_place = tensor.is_cpu() && tensor.is_contiguous();
+    if (in_place && type == at::kFloat) {
+      floats_ = tensor.const_data_ptr<float>();
+    } else if (in_place && type == at::kInt) {
+      ints_ = tensor.const_data_ptr<int32_t>();
+    } else {
+      copy_ = tensor.detach().to(at::kCPU, at::kDouble).contiguous();
+      doubles_ = copy_.const_data_ptr<double>();
+    }
+  }
+
+  double operator[](int64_t i) const {
+    return floats_ != nullptr ? floats_[i] : ints_ != nullptr ? ints_[i] : doubles_[i];
+  }
+
+ private:
+  at::Tensor copy_;
+  const float* floats_ = nullptr;
+  const int32_t* ints_ = nullptr;
+  const double* doubles_ = nullptr;
+};
+
 /// The grid of each channel as kernels want it. The constructor checks everything.
 class GridTable {
  public:
@@ -70,17 +97,18 @@ class GridTable {
   }
 
   void fill_from_tensors(const char* op, const Qparams& qparams) {
-    const auto scale = qparams.scale_tensor.detach().to(at::kCPU, at::kFloat).contiguous();
-    const auto type = qparams.zero_point_tensor.scalar_type();
-    const auto zero_point =
-        qparams.zero_point_tensor.detach().to(at::kCPU, type == at::kInt ? at::kInt : at::kDouble).contiguous();
-    const float* scales = scale.const_data_ptr<float>();
-    resize(scale.numel());
+    const Numbers scales(qparams.scale_tensor);
+    const Numbers zero_points(qparams.zero_point_tensor);
+    resize(qparams.scale_tensor.numel());
     for (int64_t c = 0; c < grids_.channels; ++c) {
-      const double offset =
-          type == at::kInt ? zero_point.const_data_ptr<int32_t>()[c] : zero_point.const_data_ptr<double>()[c];
-      check_channel(op, qparams, c, scales[c], offset);
-      set(c, qparams, scales[c], static_cast<float>(offset));
+      const auto scale = static_cast<float>(scales[c]);
+      double offset = zero_points[c];
+      if (qparams.round_zero_point) {
+        offset = core::clamp(core::round_half_even(offset), static_cast<double>(qparams.quant_min),
+                             static_cast<double>(qparams.quant_max));
+      }
+      check_channel(op, qparams, c, scale, offset);
+      set(c, qparams, scale, static_cast<float>(offset));
     }
   }
 

@@ -16,7 +16,7 @@ at::Tensor round_zero_point(const at::Tensor& zero_point, int64_t quant_min, int
   return zero_point.to(at::kFloat).round().clamp(quant_min, quant_max);
 }
 
-Qparams rounded_grid(const at::Tensor& self, const LearnedGrid& grid) {
+Qparams as_qparams(const at::Tensor& self, const LearnedGrid& grid) {
   for (const auto* tensor : {&grid.scale, &grid.zero_point}) {
     TORCH_CHECK_VALUE(tensor->device() == self.device(), kLearnedOp, ": ",
                       tensor == &grid.scale ? "scale" : "zero_point", " must be on the device of self, ", self.device(),
@@ -25,14 +25,12 @@ Qparams rounded_grid(const at::Tensor& self, const LearnedGrid& grid) {
   TORCH_CHECK_VALUE(grid.gradient == "rounded" || grid.gradient == "clip", kLearnedOp,
                     ": gradient must be `rounded` or `clip`, got `", grid.gradient, "`");
   grad_factor(self, grid);
-  Qparams qparams{.scale_tensor = grid.scale.detach(),
-                  .zero_point_tensor = grid.zero_point.detach(),
-                  .quant_min = grid.quant_min,
-                  .quant_max = grid.quant_max,
-                  .axis = grid.axis};
-  check_qparams(kLearnedOp, self, qparams);
-  qparams.zero_point_tensor = round_zero_point(qparams.zero_point_tensor, grid.quant_min, grid.quant_max);
-  return qparams;
+  return {.scale_tensor = grid.scale,
+          .zero_point_tensor = grid.zero_point,
+          .quant_min = grid.quant_min,
+          .quant_max = grid.quant_max,
+          .axis = grid.axis,
+          .round_zero_point = true};
 }
 
 double grad_factor(const at::Tensor& self, const LearnedGrid& grid) {
@@ -64,7 +62,7 @@ void check_learned_gradient(const at::Tensor& grad, const at::Tensor& self) {
 }
 
 at::Tensor learned_forward_meta(const at::Tensor& self, const LearnedGrid& grid) {
-  rounded_grid(self, grid);
+  check_qparams(kLearnedOp, self, as_qparams(self, grid));
   return at::empty_like(self);
 }
 

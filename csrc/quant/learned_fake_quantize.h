@@ -33,9 +33,9 @@ using LearnedGradients = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 /// Returns the zero point rounded half to even and clamped, as float32; NaN stays, for a check.
 at::Tensor round_zero_point(const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max);
-/// Checks all that can be checked without reading tensor data. Returns the grid for the fixed ops, its zero point rounded:
-/// forward and backward both round here.
-Qparams rounded_grid(const at::Tensor& self, const LearnedGrid& grid);
+/// Returns the grid for the fixed ops; its zero point is still to be rounded, forward and backward alike. Throws if the
+/// devices differ, or a choice is unknown.
+Qparams as_qparams(const at::Tensor& self, const LearnedGrid& grid);
 /// Returns the factor that grad_scale puts on the gradients of scale and zero point. Throws if it is unknown.
 double grad_factor(const at::Tensor& self, const LearnedGrid& grid);
 

@@ -46,16 +46,23 @@ Contributions contributions_of(const at::Tensor& grad, const at::Tensor& self, c
           at::where(inside, zero, dy)};
 }
 
+Qparams rounded_qparams(const at::Tensor& self, const LearnedGrid& grid) {
+  auto qparams = as_qparams(self, grid);
+  check_qparams(kLearnedOp, self, qparams);
+  qparams.zero_point_tensor = round_zero_point(qparams.zero_point_tensor, grid.quant_min, grid.quant_max);
+  return qparams;
+}
+
 }  // namespace
 
 at::Tensor learned_forward_composite(const at::Tensor& self, const LearnedGrid& grid) {
-  return forward_composite(kLearnedOp, self, rounded_grid(self, grid), /*with_cut=*/false).value;
+  return forward_composite(kLearnedOp, self, rounded_qparams(self, grid), /*with_cut=*/false).value;
 }
 
 LearnedGradients learned_backward_composite(const at::Tensor& grad, const at::Tensor& self, const LearnedGrid& grid,
                                             Wanted wanted) {
   check_learned_gradient(grad, self);
-  const auto qparams = rounded_grid(self, grid);
+  const auto qparams = rounded_qparams(self, grid);
   const auto axis = check_qparams(kLearnedOp, self, qparams);
   const auto terms = contributions_of(grad, self, qparams, grid.gradient == "clip", axis);
   const double factor = grad_factor(self, grid);

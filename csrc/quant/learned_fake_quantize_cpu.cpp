@@ -73,9 +73,12 @@ at::Tensor as_gradient(const std::vector<double>& sums, const at::Tensor& like, 
   if (!wanted) {
     return at::empty({0}, like.options());
   }
-  const auto result = at::empty(like.sizes(), like.options().dtype(at::kDouble));
-  std::copy(sums.begin(), sums.end(), result.mutable_data_ptr<double>());
-  return result.to(like.scalar_type());
+  const auto result = at::empty(like.sizes(), like.options());
+  AT_DISPATCH_ALL_TYPES_AND2(at::kBFloat16, at::kHalf, like.scalar_type(), "learned_fake_quantize", [&] {
+    std::transform(sums.begin(), sums.end(), result.mutable_data_ptr<scalar_t>(),
+                   [](double sum) { return static_cast<scalar_t>(sum); });
+  });
+  return result;
 }
 
 void fill_gradients(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& dx, const ChannelGrids& grids,
@@ -84,7 +87,7 @@ void fill_gradients(const at::Tensor& dy, const at::Tensor& x, const at::Tensor&
     const scalar_t* slopes = dy.const_data_ptr<scalar_t>();
     const scalar_t* values = x.const_data_ptr<scalar_t>();
     scalar_t* to = dx.numel() == 0 ? nullptr : dx.mutable_data_ptr<scalar_t>();
-    const bool stream = core::worth_streaming(dx.nbytes());
+    const bool stream = core::worth_streaming(dx.nbytes() / 2 * 3);  // three tensors are in the cache, not two
     table.for_each([&](int64_t begin, int64_t end, const GradientSums& sums) {
       TORCHSLIM_CALL_KERNEL(learned_gradient_span<scalar_t>, slopes, values, to, begin, end, grids, clip, sums, stream);
     });
@@ -94,7 +97,10 @@ void fill_gradients(const at::Tensor& dy, const at::Tensor& x, const at::Tensor&
 }  // namespace
 
 at::Tensor learned_forward_cpu(const at::Tensor& self, const LearnedGrid& grid) {
-  return forward_cpu(kLearnedOp, self, rounded_grid(self, grid), /*with_cut=*/false).value;
+  if (core::composite_on_cpu()) {
+    return learned_forward_composite(self, grid);
+  }
+  return forward_cpu(kLearnedOp, self, as_qparams(self, grid), /*with_cut=*/false).value;
 }
 
 LearnedGradients learned_backward_cpu(const at::Tensor& grad, const at::Tensor& self, const LearnedGrid& grid,
@@ -103,7 +109,7 @@ LearnedGradients learned_backward_cpu(const at::Tensor& grad, const at::Tensor& 
     return learned_backward_composite(grad, self, grid, wanted);
   }
   check_learned_gradient(grad, self);
-  const GridTable table(kLearnedOp, self, rounded_grid(self, grid));
+  const GridTable table(kLearnedOp, self, as_qparams(self, grid));
   const auto x = self.is_non_overlapping_and_dense() ? self : at::empty_like(self).copy_(self);
   const auto dx = wanted[0] ? large(at::empty_like(x)) : at::empty({0}, self.options());
   const auto grids = table.for_layout(x);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// From what a learned quantiser trains to its grid. All of it is ATen's ops on a few numbers, so gradients are free.
+// From what a learned quantiser trains to its grid: ATen's ops on a few numbers.
 #include <ATen/TensorOperators.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/ones_like.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/where.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 #include <torchslim/quant/learned_fake_quantize.h>
 
@@ -27,22 +29,54 @@ void check_raw(const char* op, const char* name, const at::Tensor& raw) {
                    raw.scalar_type());
 }
 
-at::Tensor made_positive(const at::Tensor& raw) {
-  const auto ones = at::ones_like(raw, raw.options().requires_grad(false));
-  const auto magnitude = raw * at::where(raw.detach() < 0, -ones, ones);
-  return magnitude + (magnitude.clamp_min(kSmallestScale) - magnitude).detach();
+// What makes a scale of a raw number, and the gradient of that, whose own gradient is free.
+struct Positive {
+  static at::Tensor value(const at::Tensor& raw) { return raw.abs().clamp_min_(kSmallestScale); }
+  static at::Tensor gradient(const at::Tensor& dy, const at::Tensor& raw, const at::Tensor&) {
+    return at::where(raw < 0, -dy, dy);
+  }
+};
+
+struct PowerOfTwo {
+  static at::Tensor value(const at::Tensor& log2) { return log2.ceil().exp2_(); }
+  static at::Tensor gradient(const at::Tensor& dy, const at::Tensor&, const at::Tensor& value) {
+    return dy * value * std::log(2.0);
+  }
+};
+
+// One node in place of a chain of ATen's, each of which costs more than its numbers.
+template <typename Rule>
+struct ScaleFunction : torch::autograd::Function<ScaleFunction<Rule>> {
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& raw) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const auto value = Rule::value(raw);
+    ctx->save_for_backward({raw, value});
+    return value;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    return {Rule::gradient(grads[0], saved[0], saved[1])};
+  }
+};
+
+template <typename Rule>
+at::Tensor scale_of(const at::Tensor& raw) {
+  const bool wanted = at::GradMode::is_enabled() && raw.requires_grad();
+  return wanted ? ScaleFunction<Rule>::apply(raw) : Rule::value(raw);
 }
 
 at::Tensor positive_scale_op(const at::Tensor& raw) {
   check_raw("torchslim::positive_scale", "raw", raw);
-  return made_positive(raw);
+  return scale_of<Positive>(raw);
 }
 
 at::Tensor pact_scale_op(const at::Tensor& alpha, int64_t quant_min, int64_t quant_max) {
   constexpr const char* kOp = "torchslim::pact_scale";
   check_two_points(kOp, quant_min, quant_max);
   check_raw(kOp, "alpha", alpha);
-  return made_positive(alpha) / static_cast<double>(quant_max - quant_min);
+  return scale_of<Positive>(alpha) / static_cast<double>(quant_max - quant_min);
 }
 
 at::Tensor trained_threshold_scale_op(const at::Tensor& log2_threshold, int64_t quant_max) {
@@ -51,9 +85,7 @@ at::Tensor trained_threshold_scale_op(const at::Tensor& log2_threshold, int64_t 
   const int64_t codes = quant_max + 1;
   TORCH_CHECK_VALUE(codes > 0 && (codes & (codes - 1)) == 0, kOp,
                     ": quant_max + 1 must be a power of two, for a scale that is one, got quant_max ", quant_max);
-  // exp2 of a difference that is 0 has the value 1, and ln 2 for a gradient.
-  const auto exponent = log2_threshold.detach().ceil() - std::log2(static_cast<double>(codes));
-  return exponent.exp2() * (log2_threshold - log2_threshold.detach()).exp2();
+  return scale_of<PowerOfTwo>(log2_threshold) / static_cast<double>(codes);
 }
 
 std::tuple<at::Tensor, at::Tensor> trainable_range_qparams_op(const at::Tensor& input_low,
@@ -66,7 +98,7 @@ std::tuple<at::Tensor, at::Tensor> trainable_range_qparams_op(const at::Tensor& 
   TORCH_CHECK_VALUE(input_low.sym_sizes() == input_range.sym_sizes(), kOp,
                     ": input_low and input_range must have one shape, got ", input_low.sym_sizes(), " and ",
                     input_range.sym_sizes());
-  const auto scale = made_positive(input_range) / static_cast<double>(quant_max - quant_min);
+  const auto scale = scale_of<Positive>(input_range) / static_cast<double>(quant_max - quant_min);
   return {scale, static_cast<double>(quant_min) - input_low / scale};
 }
 
