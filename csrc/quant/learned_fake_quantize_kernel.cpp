@@ -183,12 +183,41 @@ TORCHSLIM_INLINE void gradient_block(const T* dy, const T* x, T* dx, int64_t i, 
   }
 }
 
-// The elements of a run: groups of whole blocks and lanes, then single ones.
+// Sums four elements of each lane in float before they are widened, which costs more than all the rest.
+template <typename T>
+struct GroupSums {
+  static constexpr int64_t kElements = 4 * kLanes;
+  Vec<T> scale[kLanes / Vec<T>::size()] = {};
+  Vec<T> outside[kLanes / Vec<T>::size()] = {};
+
+  TORCHSLIM_INLINE void add(int64_t, int64_t lane, const Vec<T>& to_scale, const Vec<T>& to_outside) {
+    const int64_t part = lane / Vec<T>::size();
+    scale[part] = scale[part] + to_scale;
+    outside[part] = outside[part] + to_outside;
+  }
+  TORCHSLIM_INLINE void add_to(SameSums<T>& sums) const {
+    for (int64_t lane = 0; lane < kLanes; lane += Vec<T>::size()) {
+      sums.add(0, lane, scale[lane / Vec<T>::size()], outside[lane / Vec<T>::size()]);
+    }
+  }
+};
+
+// The elements of a run: large groups, groups of whole blocks and lanes, then single ones. Returns `sums` with what they
+// add: a copy, so that it stays in registers while dx, which might be anywhere, is written.
 template <bool kClip, typename T, typename Grids, typename Sums>
-void gradient_run(const T* dy, const T* x, T* dx, int64_t n, const Grids& grids, Sums& sums, bool stream) {
+Sums gradient_run(const T* dy, const T* x, T* dx, int64_t n, const Grids& grids, Sums sums, bool stream) {
   constexpr int64_t kGroup = kBlock<T> > kLanes ? kBlock<T> : kLanes;
   const Store store(stream, dx);
   int64_t i = 0;
+  if constexpr (std::is_same_v<Sums, SameSums<T>>) {
+    for (; i + GroupSums<T>::kElements <= n; i += GroupSums<T>::kElements) {
+      GroupSums<T> group;
+      for (int64_t block = 0; block < GroupSums<T>::kElements; block += kBlock<T>) {
+        gradient_block<kClip>(dy, x, dx, i + block, block, grids, group, store);
+      }
+      group.add_to(sums);
+    }
+  }
   for (; i + kGroup <= n; i += kGroup) {
     for (int64_t block = 0; block < kGroup; block += kBlock<T>) {
       gradient_block<kClip>(dy, x, dx, i + block, block, grids, sums, store);
@@ -202,7 +231,7 @@ void gradient_run(const T* dy, const T* x, T* dx, int64_t n, const Grids& grids,
       dx[i] = static_cast<T>(terms.x);
     }
   }
-  store.finish();
+  return sums;
 }
 
 // Walks [begin, end) in runs: elements of one channel, or (inner = 1) one element of each channel.
@@ -220,15 +249,15 @@ void gradient_runs(const T* dy, const T* x, T* dx, int64_t begin, int64_t end, c
     double* outside = sums.outside == nullptr ? nullptr : sums.outside + slot;
     T* to = dx == nullptr ? nullptr : dx + i;
     if (neighbours) {
-      NeighbourSums<T> slots{scale, outside};
-      gradient_run<kClip>(dy + i, x + i, to, run, NeighbourGrids<T>{all, channel}, slots, stream);
+      gradient_run<kClip>(dy + i, x + i, to, run, NeighbourGrids<T>{all, channel}, NeighbourSums<T>{scale, outside},
+                          stream);
     } else {
-      SameSums<T> totals;
-      gradient_run<kClip>(dy + i, x + i, to, run, SameGrid<T>(all, channel), totals, stream);
-      totals.finish(scale, outside);
+      gradient_run<kClip>(dy + i, x + i, to, run, SameGrid<T>(all, channel), SameSums<T>(), stream)
+          .finish(scale, outside);
     }
     i += run;
   }
+  Store(stream, nullptr).finish();  // once: a run may be a few elements
 }
 
 }  // namespace
