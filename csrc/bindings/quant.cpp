@@ -2,8 +2,10 @@
 #include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/float_format.h>
 #include <torchslim/quant/fold.h>
+#include <torchslim/quant/histogram_range.h>
 #include <torchslim/quant/learned_modules.h>
 #include <torchslim/quant/levels.h>
+#include <torchslim/quant/observers.h>
 #include <torchslim/quant/qparams.h>
 
 #include <optional>
@@ -23,6 +25,50 @@ Pair as_pair(const quant::GridTensors& grid) { return {grid.scale, grid.zero_poi
 Pair choose_qparams(const at::Tensor& min_val, const at::Tensor& max_val, int64_t quant_min, int64_t quant_max,
                     bool symmetric) {
   return as_pair(quant::choose_qparams(min_val, max_val, quant_min, quant_max, symmetric));
+}
+
+Pair as_pair(const quant::RangeTensors& range) { return {range.min_val, range.max_val}; }
+
+// Checks the options of an observer and returns its smallest and largest code.
+std::pair<int64_t, int64_t> observed_codes(const std::string& module, int64_t bits, bool symmetric,
+                                           std::optional<int64_t> axis, std::optional<int64_t> group_size,
+                                           std::optional<int64_t> quant_min, std::optional<int64_t> quant_max,
+                                           const std::string& non_finite, double averaging_constant, int64_t bins,
+                                           double percentile) {
+  const auto options = quant::ObserverOptions()
+                           .bits(bits)
+                           .symmetric(symmetric)
+                           .axis(axis)
+                           .group_size(group_size)
+                           .quant_min(quant_min)
+                           .quant_max(quant_max)
+                           .non_finite(non_finite)
+                           .averaging_constant(averaging_constant)
+                           .bins(bins)
+                           .percentile(percentile);
+  options.check(module);
+  return {options.smallest_code(), options.largest_code()};
+}
+
+void init_ranges(pybind11::module_& m) {
+  using pybind11::arg;
+  m.def("observed_codes", observed_codes, arg("module"), arg("bits"), arg("symmetric"), arg("axis"), arg("group_size"),
+        arg("quant_min"), arg("quant_max"), arg("non_finite"), arg("averaging_constant"), arg("bins"),
+        arg("percentile"));
+  m.def("l2_range", [](const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
+                       int64_t levels) { return as_pair(quant::l2_range(histogram, min_val, max_val, levels)); });
+  m.def("percentile_range",
+        [](const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val, double percentile) {
+          return as_pair(quant::percentile_range(histogram, min_val, max_val, percentile));
+        });
+  m.def("mse_range", [](const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
+                        int64_t quant_min, int64_t quant_max, bool symmetric) {
+    return as_pair(quant::mse_range(histogram, min_val, max_val, quant_min, quant_max, symmetric));
+  });
+  m.def("entropy_range", [](const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
+                            int64_t quant_min, int64_t quant_max, bool symmetric) {
+    return as_pair(quant::entropy_range(histogram, min_val, max_val, quant_min, quant_max, symmetric));
+  });
 }
 
 using OptionalTensor = std::optional<at::Tensor>;
@@ -77,6 +123,10 @@ void init_learned(pybind11::module_& m) {
 void init_quant(pybind11::module_& m) {
   auto room = m.def_submodule("quant");
   room.def("choose_qparams", choose_qparams);
+  room.def("channel_qparams", [](const at::Tensor& min_val, const at::Tensor& max_val, int64_t quant_min,
+                                 int64_t quant_max, bool symmetric) {
+    return as_pair(quant::channel_qparams(min_val, max_val, quant_min, quant_max, symmetric));
+  });
   room.def("weight_qparams", [](const at::Tensor& weight) { return as_pair(quant::weight_qparams(weight)); });
   room.def("fake_quantize",
            static_cast<at::Tensor (*)(const at::Tensor&, double, int64_t, int64_t, int64_t)>(&quant::fake_quantize));
@@ -95,6 +145,7 @@ void init_quant(pybind11::module_& m) {
   room.def("minifloat_bias", [](int64_t exponent_bits, int64_t mantissa_bits) {
     return quant::FloatFormat::minifloat(exponent_bits, mantissa_bits).bias;
   });
+  init_ranges(room);
   init_fold(room);
   init_learned(room);
 }

@@ -22,9 +22,24 @@ namespace {
 constexpr const char* kModule = "torchslim::FakeQuantize";
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
+bool has_histogram(const std::string& observer) {
+  return observer == "histogram" || observer == "percentile" || observer == "mse" || observer == "entropy";
+}
+
+ObserverOptions observer_options(const FakeQuantizeOptions& options) {
+  return ObserverOptions()
+      .bits(options.bits())
+      .symmetric(options.symmetric())
+      .axis(options.axis())
+      .bins(options.bins())
+      .percentile(options.percentile());
+}
+
 void check_options(const FakeQuantizeOptions& options) {
-  TORCH_CHECK_VALUE(options.observer() == "moving_average" || options.observer() == "min_max", kModule,
-                    ": observer must be `moving_average` or `min_max`, got `", options.observer(), "`");
+  const auto& observer = options.observer();
+  TORCH_CHECK_VALUE(observer == "moving_average" || observer == "min_max" || has_histogram(observer), kModule,
+                    ": observer must be one of moving_average, min_max, histogram, percentile, mse, entropy, got `",
+                    observer, "`");
   TORCH_CHECK_VALUE(options.bits() >= 2 && options.bits() <= 16, kModule, ": bits must be in [2, 16], got ",
                     options.bits());
   const auto& activation = options.activation();
@@ -65,6 +80,17 @@ void FakeQuantizeImpl::reset() {
   zero_point = register_buffer("zero_point", at::zeros(shape, at::kInt));
   observer_enabled = register_buffer("observer_enabled", at::ones({1}, at::kByte));
   fake_quant_enabled = register_buffer("fake_quant_enabled", at::ones({1}, at::kByte));
+  const auto adopt = [this](auto observer) { histogram_observer_ = register_module("observer", observer).get(); };
+  const auto& name = options.observer();
+  if (name == "histogram") {
+    adopt(HistogramObserver(observer_options(options)));
+  } else if (name == "percentile") {
+    adopt(PercentileObserver(observer_options(options)));
+  } else if (name == "mse") {
+    adopt(MseObserver(observer_options(options)));
+  } else if (name == "entropy") {
+    adopt(EntropyObserver(observer_options(options)));
+  }
 }
 
 void FakeQuantizeImpl::pretty_print(std::ostream& stream) const {
@@ -85,7 +111,23 @@ void FakeQuantizeImpl::enable_observer(bool enabled) { observer_enabled.fill_(en
 void FakeQuantizeImpl::enable_fake_quant(bool enabled) { fake_quant_enabled.fill_(enabled); }
 
 GridTensors FakeQuantizeImpl::calculate_qparams() const {
-  return choose_qparams(min_val, max_val, quant_min(), quant_max(), options.symmetric());
+  return options.axis() ? channel_qparams(min_val, max_val, quant_min(), quant_max(), options.symmetric())
+                        : choose_qparams(min_val, max_val, quant_min(), quant_max(), options.symmetric());
+}
+
+void FakeQuantizeImpl::update_qparams() {
+  at::NoGradGuard no_grad;
+  if (histogram_observer_ != nullptr) {
+    const auto range = histogram_observer_->calculate_range();
+    min_val.resize_(range.min_val.sizes()).copy_(range.min_val);
+    max_val.resize_(range.max_val.sizes()).copy_(range.max_val);
+  }
+  if (min_val.numel() == 0 || !min_val.le(max_val).all().item<bool>()) {
+    return;  // nothing has been seen
+  }
+  const auto grid = calculate_qparams();
+  scale.resize_(grid.scale.sizes()).copy_(grid.scale);
+  zero_point.resize_(grid.zero_point.sizes()).copy_(grid.zero_point);
 }
 
 at::Tensor FakeQuantizeImpl::activated(const at::Tensor& x) const {
@@ -121,7 +163,10 @@ at::Tensor FakeQuantizeImpl::forward(const at::Tensor& x) {
   }
   const bool rounds = is_set(fake_quant_enabled);
   if (is_training() && is_set(observer_enabled)) {
-    if (options.axis()) {
+    if (histogram_observer_ != nullptr) {
+      histogram_observer_->forward(activated(x.detach()));
+      update_qparams();
+    } else if (options.axis()) {
       observe_each_channel(x);
     } else if (rounds) {
       return observed(x);

@@ -153,11 +153,7 @@ struct ChannelState {
 ChannelState moved_channel(Range before, Range seen, const ObserverRule& rule, int64_t channel) {
   detail::check_finite(kChannelsOp, seen, " in channel " + std::to_string(channel));
   const auto moved = detail::moved_range(before, seen, rule);
-  auto grid = detail::grid_of(moved.min, moved.max, rule.quant_min, rule.quant_max, rule.symmetric);
-  if (grid.scale < std::numeric_limits<float>::min()) {
-    grid = {1.0f, detail::grid_of(0, 0, rule.quant_min, rule.quant_max, rule.symmetric).zero_point};
-  }
-  return {moved, grid};
+  return {moved, detail::channel_grid(moved, rule.quant_min, rule.quant_max, rule.symmetric)};
 }
 
 void observe_channels_op(const at::Tensor& self, const at::Tensor& min_val, const at::Tensor& max_val,

@@ -37,6 +37,13 @@ struct ObserverRule {
   bool symmetric;
 };
 
+/// Throws unless quant_min < quant_max, both within ±2^23.
+void check_grid(const char* op, int64_t quant_min, int64_t quant_max);
+/// Throws unless `tensor`, named `name`, has that type and shape (empty: one element).
+void check_state(const char* op, const char* name, const at::Tensor& tensor, at::ScalarType type,
+                 c10::SymIntArrayRef shape);
+/// Throws unless averaging_constant is in (0, 1], or ignored.
+void check_averaging_constant(const char* op, double averaging_constant, bool keep_extremes);
 /// Throws unless the state and the rule make sense; `shape` is what the state's tensors must have.
 void check_observer(const char* op, const ObserverState& state, const ObserverRule& rule, c10::SymIntArrayRef shape);
 
@@ -45,6 +52,23 @@ void check_finite(const char* op, Range seen, const std::string& where = "");
 
 /// Returns the state's range after it has met `seen`; the first range sets it.
 Range moved_range(Range state, Range seen, const ObserverRule& rule);
+
+/// The ranges of a state, float32 tensors of one shape on any device, to read and to write together.
+class RangeTable {
+ public:
+  RangeTable(const at::Tensor& min_val, const at::Tensor& max_val);
+
+  int64_t size() const { return low_.numel(); }
+  Range get(int64_t row) const { return {low_.const_data_ptr<float>()[row], high_.const_data_ptr<float>()[row]}; }
+  void set(int64_t row, Range range);
+  void write_to(const at::Tensor& min_val, const at::Tensor& max_val) const;
+
+ private:
+  at::Tensor low_, high_;  // contiguous, on the CPU
+};
+
+/// The grid of one channel or group: as for weights, its scale has no lower limit, and is 1 where the range is 0.
+GridNumbers channel_grid(Range range, int64_t quant_min, int64_t quant_max, bool symmetric);
 
 /// Returns the range of a tensor that is not empty, the same bits for any number of threads.
 Range range_cpu(const at::Tensor& x);

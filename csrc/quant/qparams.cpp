@@ -16,6 +16,7 @@ namespace torchslim::quant {
 namespace {
 
 constexpr const char* kChoose = "torchslim::choose_qparams";
+constexpr const char* kChannels = "torchslim::channel_qparams";
 constexpr const char* kWeight = "torchslim::weight_qparams";
 
 // Half of the codes of a symmetric grid, and the code in its middle.
@@ -29,12 +30,29 @@ Middle middle_of(int64_t quant_min, int64_t quant_max) {
   return {code, std::min(code - quant_min, quant_max - code)};
 }
 
-void check_observed(double min_val, double max_val) {
-  TORCH_CHECK_VALUE(!(min_val == INFINITY && max_val == -INFINITY), kChoose,
+void check_observed(const char* op, double min_val, double max_val) {
+  TORCH_CHECK_VALUE(!(min_val == INFINITY && max_val == -INFINITY), op,
                     ": no range has been observed yet; run the model in training mode or calibrate it first");
-  TORCH_CHECK_VALUE(std::isfinite(min_val) && std::isfinite(max_val), kChoose, ": the range must be finite, got [",
-                    min_val, ", ", max_val, "]");
-  TORCH_CHECK_VALUE(min_val <= max_val, kChoose, ": min_val must be <= max_val, got ", min_val, " and ", max_val);
+  TORCH_CHECK_VALUE(std::isfinite(min_val) && std::isfinite(max_val), op, ": the range must be finite, got [", min_val,
+                    ", ", max_val, "]");
+  TORCH_CHECK_VALUE(min_val <= max_val, op, ": min_val must be <= max_val, got ", min_val, " and ", max_val);
+}
+
+// Calls grid_of(min, max) for each element.
+template <typename GridOf>
+GridTensors grids_of(const char* op, const at::Tensor& min_val, const at::Tensor& max_val, const GridOf& grid_of) {
+  TORCH_CHECK_VALUE(min_val.sizes() == max_val.sizes(), op, ": min_val and max_val must have one shape, got ",
+                    min_val.sizes(), " and ", max_val.sizes());
+  const auto low = min_val.detach().to(at::kCPU, at::kDouble).contiguous();
+  const auto high = max_val.detach().to(at::kCPU, at::kDouble).contiguous();
+  auto scale = at::empty(min_val.sizes(), at::kFloat);
+  auto zero_point = at::empty(min_val.sizes(), at::kInt);
+  for (int64_t c = 0; c < low.numel(); ++c) {
+    const GridNumbers grid = grid_of(low.const_data_ptr<double>()[c], high.const_data_ptr<double>()[c]);
+    scale.mutable_data_ptr<float>()[c] = grid.scale;
+    zero_point.mutable_data_ptr<int32_t>()[c] = grid.zero_point;
+  }
+  return {scale.to(min_val.device()), zero_point.to(min_val.device())};
 }
 
 }  // namespace
@@ -48,7 +66,7 @@ GridNumbers detail::grid_of(double min_val, double max_val, int64_t quant_min, i
             static_cast<int32_t>(middle.code)};
   }
   const float scale = static_cast<float>((high - low) / static_cast<double>(quant_max - quant_min));
-  return {scale, detail::zero_point_of(low, scale, quant_min, quant_max)};
+  return {scale, detail::zero_point_of(scale > 0 ? low : 0, scale > 0 ? scale : 1, quant_min, quant_max)};
 }
 
 int32_t detail::zero_point_of(double low, float scale, int64_t quant_min, int64_t quant_max) {
@@ -57,9 +75,8 @@ int32_t detail::zero_point_of(double low, float scale, int64_t quant_min, int64_
 }
 
 GridNumbers choose_qparams(double min_val, double max_val, int64_t quant_min, int64_t quant_max, bool symmetric) {
-  detail::check_range(kChoose, quant_min, quant_max);
-  TORCH_CHECK_VALUE(quant_min < quant_max, kChoose, ": the grid has one point: quant_min = quant_max = ", quant_min);
-  check_observed(min_val, max_val);
+  detail::check_grid(kChoose, quant_min, quant_max);
+  check_observed(kChoose, min_val, max_val);
   auto grid = detail::grid_of(min_val, max_val, quant_min, quant_max, symmetric);
   if (grid.scale < kMinScale) {
     grid.scale = static_cast<float>(kMinScale);
@@ -72,19 +89,17 @@ GridNumbers choose_qparams(double min_val, double max_val, int64_t quant_min, in
 
 GridTensors choose_qparams(const at::Tensor& min_val, const at::Tensor& max_val, int64_t quant_min, int64_t quant_max,
                            bool symmetric) {
-  TORCH_CHECK_VALUE(min_val.sizes() == max_val.sizes(), kChoose, ": min_val and max_val must have one shape, got ",
-                    min_val.sizes(), " and ", max_val.sizes());
-  const auto low = min_val.detach().to(at::kCPU, at::kDouble).contiguous();
-  const auto high = max_val.detach().to(at::kCPU, at::kDouble).contiguous();
-  auto scale = at::empty(min_val.sizes(), at::kFloat);
-  auto zero_point = at::empty(min_val.sizes(), at::kInt);
-  for (int64_t c = 0; c < low.numel(); ++c) {
-    const auto grid = choose_qparams(low.const_data_ptr<double>()[c], high.const_data_ptr<double>()[c], quant_min,
-                                     quant_max, symmetric);
-    scale.mutable_data_ptr<float>()[c] = grid.scale;
-    zero_point.mutable_data_ptr<int32_t>()[c] = grid.zero_point;
-  }
-  return {scale.to(min_val.device()), zero_point.to(min_val.device())};
+  return grids_of(kChoose, min_val, max_val,
+                  [&](double low, double high) { return choose_qparams(low, high, quant_min, quant_max, symmetric); });
+}
+
+GridTensors channel_qparams(const at::Tensor& min_val, const at::Tensor& max_val, int64_t quant_min, int64_t quant_max,
+                            bool symmetric) {
+  detail::check_grid(kChannels, quant_min, quant_max);
+  return grids_of(kChannels, min_val, max_val, [&](double low, double high) {
+    check_observed(kChannels, low, high);
+    return detail::channel_grid({low, high}, quant_min, quant_max, symmetric);
+  });
 }
 
 GridTensors weight_qparams(const at::Tensor& weight) {

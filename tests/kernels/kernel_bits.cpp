@@ -20,6 +20,7 @@
 #include "quant/float_fake_quantize_kernel.h"
 #include "quant/learned_fake_quantize_kernel.h"
 #include "quant/level_fake_quantize_kernel.h"
+#include "quant/observe_kernel.h"
 
 namespace kernels = torchslim::TORCHSLIM_KERNELS;  // DEFAULT or AVX2
 using torchslim::quant::ChannelGrids;
@@ -210,12 +211,29 @@ void real_sums(const char* type) {
 }
 
 template <typename T>
+void observe(const char* type) {
+  const auto x = made_up<T>(4, true);
+  std::vector<float> extremes(2);
+  kernels::finite_range_span(x.data(), kSize, &extremes[0], &extremes[1]);
+  print("finite_range", type, extremes);
+  const torchslim::quant::BinSpan spans[] = {{64.0f, -512.0f, 1024}, {std::ldexp(1.0f, -128), -1.0f, 2}};
+  for (const auto& span : spans) {
+    for (const int ways : {1, torchslim::quant::kCountWays}) {
+      std::vector<uint32_t> counts(ways * (span.bins + 1));
+      kernels::count_bins_span(x.data(), kSize, span, counts.data(), ways);
+      print("count_bins", type, counts);
+    }
+  }
+}
+
+template <typename T>
 void kernels_of(const char* type) {
   real_levels<T>(type);
   real_sums<T>(type);
   fake_quantize<T>(type);
   learned_gradient<T>(type);
   range<T>(type);
+  observe<T>(type);
 }
 
 void weight() {

@@ -28,7 +28,6 @@ TESTED_IN = {
     "models/mobilenet_v2": "test_models",
     "models/resnet": "test_models",
     "prune/optimizer_state": "test_magnitude_pruner",
-    "quant/observers": "test_fake_quantize_module",
     "quant/patterns": "test_prepare",
     "quant/prepared_model": "test_prepare",
     "quant/rewrite": "test_prepare",

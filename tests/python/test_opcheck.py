@@ -36,6 +36,10 @@ def _state(*shape: int) -> Sample:
     return low, high, torch.ones(shape), torch.zeros(shape, dtype=torch.int32)
 
 
+def _bins(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int64)
+
+
 def _cut() -> Tensor:
     return torch.randint(0, 256, (50,), dtype=torch.uint8)
 
@@ -94,6 +98,11 @@ SAMPLES: dict[str, Callable[[], list[Sample]]] = {
         (_x(False), *_state(), 0.01, -127, 127, True, None, None, True),
     ],
     "torchslim::observe_channels": lambda: [(_x(False), *_state(8), 1, 0.01, -127, 127, True)],
+    "torchslim::observe_range": lambda: [(_x(False), *_state()[:2]), (_x(False), *_state(2, 4, 5, 5)[:2], 1, 2, 0.1)],
+    "torchslim::observe_histogram": lambda: [
+        (_x(False), _bins(64), *_state()[:2]),
+        (_x(False), _bins(8, 64), *_state(8)[:2], 1, None, True),
+    ],
     "torchslim::_fake_quantize_cut": lambda: [(_x(False), 0.1, 3, -8, 7)],
     "torchslim::_fake_quantize_cut.tensor_qparams": lambda: [(_x(False), *_channels(), -8, 7, 1)],
     "torchslim::_observe_fake_quantize_cut": lambda: [(_x(False), *_state(), 0.01, -128, 127, False, 0.0)],

@@ -41,6 +41,7 @@
 #include <torchslim/quant/float_fake_quantize_module.h>
 #include <torchslim/quant/float_format.h>
 #include <torchslim/quant/fold.h>
+#include <torchslim/quant/histogram_range.h>
 #include <torchslim/quant/layers.h>
 #include <torchslim/quant/learned_fake_quantize.h>
 #include <torchslim/quant/learned_modules.h>
@@ -48,6 +49,9 @@
 #include <torchslim/quant/level_fake_quantize_module.h>
 #include <torchslim/quant/levels.h>
 #include <torchslim/quant/observe_fake_quantize.h>
+#include <torchslim/quant/observe_histogram.h>
+#include <torchslim/quant/observe_range.h>
+#include <torchslim/quant/observers.h>
 #include <torchslim/quant/qparams.h>
 #include <torchslim/quant/round_average.h>
 #include <torchslim/version.h>

@@ -23,7 +23,15 @@ from torchslim.quant.learned_modules import LearnedFakeQuantize, Pact, Trainable
 from torchslim.quant.level_fake_quantize import level_fake_quantize
 from torchslim.quant.level_fake_quantize_module import LevelFakeQuantize
 from torchslim.quant.levels import absmax_scale, apot_levels, kmeans_levels, power_of_two_levels, power_of_two_scale
-from torchslim.quant.observers import MinMaxObserver, MovingAverageObserver
+from torchslim.quant.observers import (
+    EntropyObserver,
+    HistogramObserver,
+    MinMaxObserver,
+    MovingAverageObserver,
+    MseObserver,
+    Observer,
+    PercentileObserver,
+)
 from torchslim.quant.prepare import prepare
 from torchslim.quant.prepared_model import (
     PreparedModel,
@@ -33,18 +41,23 @@ from torchslim.quant.prepared_model import (
     enable_observer,
     freeze_batch_norm,
 )
-from torchslim.quant.qparams import choose_qparams, weight_qparams
+from torchslim.quant.qparams import channel_qparams, choose_qparams, weight_qparams
 
 __all__ = [
     "ConvertedModel",
+    "EntropyObserver",
     "FakeQuantize",
     "FloatFakeQuantize",
     "FloatFormat",
+    "HistogramObserver",
     "LearnedFakeQuantize",
     "LevelFakeQuantize",
     "MinMaxObserver",
     "MovingAverageObserver",
+    "MseObserver",
+    "Observer",
     "Pact",
+    "PercentileObserver",
     "PreparedModel",
     "QuantAveragePool",
     "QuantConv2d",
@@ -56,6 +69,7 @@ __all__ = [
     "apot_levels",
     "binary_fake_quantize",
     "block_float_fake_quantize",
+    "channel_qparams",
     "choose_qparams",
     "convert",
     "disable_fake_quant",

@@ -37,7 +37,10 @@ class FakeQuantize(nn.Module):
     from the first forward on; `observer_enabled`, `fake_quant_enabled`, uint8 of shape (1).
 
     Args:
-        observer: "moving_average", "min_max", or a `MovingAverageObserver` or `MinMaxObserver`.
+        observer: "moving_average", "min_max", "histogram", "percentile", "mse", "entropy", or an observer with other
+            settings, such as `MovingAverageObserver(0.01)`. Bits, symmetry and axis are those of the quantiser. Other
+            than the first two, or one that skips NaN, it becomes the child `observer`, and training forwards search
+            its range anew each time; `torch.compile` then breaks the graph there.
         bits: width of the integers, 2 to 16. The grid is [-2^(bits-1), 2^(bits-1) - 1].
         symmetric: the zero point is 0 and the grid loses its lowest code, as for weights.
         axis: the channel dimension, to have one grid for each channel; None: one grid.
@@ -61,6 +64,7 @@ class FakeQuantize(nn.Module):
     zero_point: Tensor
     observer_enabled: Tensor
     fake_quant_enabled: Tensor
+    observer: Observer
 
     def __init__(
         self,
@@ -82,13 +86,13 @@ class FakeQuantize(nn.Module):
                 f"FakeQuantize: activation {activation!r} needs one grid for the tensor, got axis {axis}; "
                 "apply the activation before the quantiser"
             )
-        self.observer = as_observer(observer)
         self.bits = bits
         self.symmetric = symmetric
         self.axis = axis
         self.activation = activation
         self.quant_max = 2 ** (bits - 1) - 1
         self.quant_min = -self.quant_max - (0 if symmetric else 1)
+        self._set_observer(as_observer(observer))
         shape = () if axis is None else (0,)
         self.register_buffer("min_val", torch.full(shape, math.inf))
         self.register_buffer("max_val", torch.full(shape, -math.inf))
@@ -105,7 +109,10 @@ class FakeQuantize(nn.Module):
             return self._quantized(self._activated(x)) if self._flags[1] else self._activated(x)
         observes, rounds = self._read_flags()
         if self.training and observes:
-            if self.axis is not None:
+            if self._searches:
+                self.observer(self._activated(x.detach()))
+                self.update_qparams()
+            elif self.axis is not None:
                 self._observe_channels(x)
             elif rounds:
                 return self._observed(x)
@@ -146,10 +153,20 @@ class FakeQuantize(nn.Module):
         Raises:
             ValueError: nothing has been observed yet.
         """
-        scale, zero_point = _C.quant.choose_qparams(
-            self.min_val, self.max_val, self.quant_min, self.quant_max, self.symmetric
-        )
+        choose = _C.quant.choose_qparams if self.axis is None else _C.quant.channel_qparams
+        scale, zero_point = choose(self.min_val, self.max_val, self.quant_min, self.quant_max, self.symmetric)
         return scale, zero_point
+
+    def update_qparams(self) -> None:
+        """Sets the grid, and with an `observer` inside the range, to what follows from what was seen, if anything was.
+
+        Training forwards do so themselves.
+        """
+        if self._searches:
+            low, high = self.observer.calculate_range()
+            self.min_val, self.max_val = low.clone(), high.clone()
+        if self.min_val.numel() > 0 and bool((self.min_val <= self.max_val).all()):
+            self.scale, self.zero_point = self.calculate_qparams()
 
     def extra_repr(self) -> str:
         """The arguments, for `print(model)`."""
@@ -158,6 +175,20 @@ class FakeQuantize(nn.Module):
             f"observer={self.observer}, bits={self.bits}, symmetric={self.symmetric}{axis}, "
             f"activation={self.activation!r}"
         )
+
+    def _set_observer(self, observer: Observer) -> None:
+        if observer.group_size is not None:
+            raise ValueError(
+                f"FakeQuantize: the observer must have one grid for the tensor or for each channel, got group_size "
+                f"{observer.group_size}; use the observer and fake_quantize_group"
+            )
+        fused = isinstance(observer, MovingAverageObserver | MinMaxObserver)
+        self._searches = not fused or observer.options["non_finite"] == "skip"
+        if self._searches:
+            self.observer = observer.for_grid(self.quant_min, self.quant_max, self.symmetric, self.axis)
+        else:
+            # The rule alone: the range is in this module's own buffers, under the names that files hold.
+            self.__dict__["observer"] = observer
 
     def _read_flags(self) -> tuple[bool, bool]:
         if not torch.compiler.is_compiling():

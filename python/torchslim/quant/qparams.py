@@ -39,6 +39,34 @@ def choose_qparams(
     return scale, zero_point
 
 
+def channel_qparams(
+    min_val: Tensor, max_val: Tensor, quant_min: int, quant_max: int, symmetric: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Returns (scale, zero_point) as `choose_qparams` does, but by the rule of weights: for channels and groups.
+
+    A scale has no lower limit, and is 1 where the range is 0 (or too small for a normal float32 scale).
+
+    Args:
+        min_val: the low ends, any shape.
+        max_val: the high ends, the same shape.
+        quant_min: smallest integer of the grid.
+        quant_max: largest integer of the grid.
+        symmetric: whether the zero point is fixed.
+
+    Returns:
+        scale (float32) and zero_point (int32), of the shape of `min_val`.
+
+    Raises:
+        ValueError: a range is empty, not finite, or nothing has been observed (+inf, -inf).
+
+    Example:
+        >>> channel_qparams(torch.tensor([-1.27e-4, 0.0]), torch.tensor([1e-4, 0.0]), -127, 127, symmetric=True)[0]
+        tensor([1.0000e-06, 1.0000e+00])
+    """
+    scale, zero_point = _C.quant.channel_qparams(min_val, max_val, quant_min, quant_max, symmetric)
+    return scale, zero_point
+
+
 def weight_qparams(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Returns (scale, zero_point) of the symmetric grid [-127, 127] of each output channel of a weight.
 

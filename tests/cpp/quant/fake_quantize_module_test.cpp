@@ -116,3 +116,38 @@ TEST_CASE("FakeQuantize: bad options are refused", "[quant][FakeQuantize]") {
   CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().averaging_constant(0)), ContainsSubstring("(0, 1], got 0"));
   CHECK_THROWS_AS(FakeQuantize()->calculate_qparams(), c10::ValueError);
 }
+
+TEST_CASE("FakeQuantize: an observer with a histogram cuts outliers, and is part of the state", "[quant]") {
+  const std::string name = GENERATE("histogram", "percentile", "mse", "entropy");
+  const auto options = FakeQuantizeOptions().observer(name).bits(4).activation("relu").percentile(99.9);
+  FakeQuantize quantizer(options);
+  const auto x = at::cat({at::randn({20000}), at::tensor({60.0f})}).requires_grad_();
+  const auto y = quantizer->forward(x);
+  CHECK(quantizer->max_val.item<float>() < 20);
+  CHECK(quantizer->scale.item<float>() < 1.5);
+  CHECK(at::equal(quantizer->calculate_qparams().scale, quantizer->scale));
+  CHECK(at::equal(y, torchslim::quant::fake_quantize(at::relu(x), quantizer->scale, quantizer->zero_point, -8, 7)));
+  CHECK(torch::autograd::grad({y.sum()}, {x})[0].sum().item<float>() > 0);
+  std::stringstream file;
+  torch::save(quantizer, file);
+  FakeQuantize loaded(options);
+  torch::load(loaded, file);
+  CHECK(loaded->named_buffers()["observer.histogram"].sum().item<int64_t>() == 20001);
+  const auto copy = std::dynamic_pointer_cast<FakeQuantizeImpl>(loaded->clone());
+  copy->forward(x);
+  CHECK(copy->named_buffers()["observer.histogram"].sum().item<int64_t>() == 40002);
+  CHECK(loaded->named_buffers()["observer.histogram"].sum().item<int64_t>() == 20001);
+  loaded->eval();
+  const auto before = loaded->scale.clone();
+  loaded->forward(x * 100);
+  CHECK(at::equal(loaded->scale, before));
+}
+
+TEST_CASE("FakeQuantize: an observer with a histogram per channel", "[quant]") {
+  FakeQuantize quantizer(FakeQuantizeOptions().observer("mse").axis(1).symmetric(true));
+  const auto x = at::randn({300, 3}) * at::tensor({1.0f, 10.0f, 0.0f});
+  quantizer->forward(x);
+  CHECK(quantizer->scale.sizes() == at::IntArrayRef({3}));
+  CHECK(quantizer->scale[2].item<float>() == 1);
+  CHECK((quantizer->scale[1] > 5 * quantizer->scale[0]).item<bool>());
+}

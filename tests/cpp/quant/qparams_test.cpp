@@ -58,3 +58,9 @@ TEST_CASE("weight_qparams: the largest weight is the last code", "[quant][qparam
   weight[2][0][0][0] = std::numeric_limits<float>::quiet_NaN();
   CHECK_THROWS_WITH(weight_qparams(weight), ContainsSubstring("NaN or infinity in channel 2"));
 }
+
+TEST_CASE("channel_qparams: no lowest scale, and 1 where all is 0", "[quant][qparams]") {
+  const auto grid = torchslim::quant::channel_qparams(at::tensor({-1.27e-6, 0.0}), at::zeros({2}), -127, 127, true);
+  CHECK(at::allclose(grid.scale, at::tensor({1e-8f, 1.0f}), 1e-6, 0));
+  CHECK(at::equal(grid.zero_point, at::zeros({2}, at::kInt)));
+}

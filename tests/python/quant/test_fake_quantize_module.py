@@ -157,7 +157,7 @@ def test_nothing_observed_has_no_qparams() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"observer": "median"}, ValueError, "observer must be one of moving_average, min_max, got 'median'"),
+        ({"observer": "median"}, ValueError, "observer must be one of moving_average, min_max, .*, got 'median'"),
         ({"observer": 3}, TypeError, "observer must be a name or an observer, got 3"),
         ({"bits": 1}, ValueError, r"bits must be in \[2, 16\], got 1"),
         ({"activation": "gelu"}, ValueError, "activation must be one of none, relu, relu6, got 'gelu'"),
@@ -233,3 +233,37 @@ def test_trains_under_autocast() -> None:
     y.float().sum().backward()
     assert model[0].weight.grad.dtype == torch.float32
     assert model[1].scale.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["histogram", "percentile", "mse", "entropy"])
+def test_an_observer_with_a_histogram_cuts_outliers(name: str) -> None:
+    x = torch.cat([torch.randn(20000), torch.tensor([60.0])]).requires_grad_()
+    quantiser = FakeQuantize(name, bits=4, activation="relu")
+    y = quantiser(x)
+    assert quantiser.max_val < 60 if name != "percentile" else quantiser.observer.max_val == 60
+    assert torch.equal(y, ts.quant.fake_quantize(x.relu(), quantiser.scale, quantiser.zero_point, -8, 7))
+    assert torch.autograd.grad(y.sum(), x)[0].any()
+    assert quantiser.state_dict()["observer.histogram"].sum() == 20001
+    loaded = FakeQuantize(name, bits=4, activation="relu").eval()
+    loaded.load_state_dict(quantiser.state_dict())
+    assert torch.equal(loaded(x), y)
+    before = loaded.scale.clone()
+    loaded(100 * x)
+    assert torch.equal(loaded.scale, before)
+
+
+def test_an_observer_gives_its_settings_and_takes_the_grid() -> None:
+    template = ts.quant.PercentileObserver(99.0, bins=512, axis=1)
+    quantisers = [FakeQuantize(template, bits=3, symmetric=True) for _ in range(2)]
+    quantisers[0](torch.randn(100))
+    assert (quantisers[0].observer.quant_min, quantisers[0].observer.axis) == (-3, None)
+    assert quantisers[0].state_dict()["observer.histogram"].shape == (512,)
+    assert quantisers[1].state_dict()["observer.histogram"].sum() == 0
+    channels = FakeQuantize("mse", axis=1, symmetric=True)
+    channels(torch.randn(300, 3) * torch.tensor([1.0, 10.0, 0.0]))
+    assert channels.scale.shape == (3,) and channels.scale[2] == 1
+    skipping = FakeQuantize(ts.quant.MinMaxObserver(non_finite="skip"))
+    assert skipping(torch.tensor([1.0, math.nan])).isnan().tolist() == [False, True]
+    assert skipping.max_val == 1
+    with pytest.raises(ValueError, match="got group_size 4; use the observer and fake_quantize_group"):
+        FakeQuantize(ts.quant.MinMaxObserver(axis=0, group_size=4))

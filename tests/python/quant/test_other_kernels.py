@@ -19,6 +19,7 @@ OPS = (
     "learned_fake_quantize",
     "level_fake_quantize",
     "observe_fake_quantize",
+    "observers",
 )
 
 

@@ -81,3 +81,15 @@ def test_weights_that_are_not_finite_are_refused(bad: float) -> None:
         ts.quant.weight_qparams(weight)
     with pytest.raises(ValueError, match="got a tensor of 0 dimensions"):
         ts.quant.weight_qparams(torch.tensor(1.0))
+
+
+def test_channels_have_no_lowest_scale() -> None:
+    low, high = torch.tensor([-1e-5, 0.0, -2.0]), torch.tensor([3e-5, 0.0, 1.0])
+    scale, zero_point = ts.quant.channel_qparams(low, high, -127, 127, symmetric=True)
+    assert torch.equal(scale, torch.tensor([3e-5, 127.0, 2.0]) / 127) and zero_point.tolist() == [0, 0, 0]
+    scale, zero_point = ts.quant.channel_qparams(low, high, -128, 127)
+    torch.testing.assert_close(scale, torch.tensor([4e-5 / 255, 1.0, 3 / 255]))
+    assert zero_point.tolist() == [-64, -128, 42]
+    assert ts.quant.choose_qparams(low, high, -128, 127)[0][0] == 2.0**-12
+    with pytest.raises(ValueError, match="torchslim::channel_qparams: no range has been observed yet"):
+        ts.quant.channel_qparams(torch.tensor(math.inf), torch.tensor(-math.inf), -128, 127)

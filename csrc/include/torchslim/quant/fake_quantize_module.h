@@ -4,7 +4,7 @@
 #include <torch/nn/cloneable.h>
 #include <torch/nn/pimpl.h>
 #include <torchslim/api.h>
-#include <torchslim/quant/qparams.h>
+#include <torchslim/quant/observers.h>
 
 #include <cstdint>
 #include <optional>
@@ -17,7 +17,8 @@ namespace torchslim::quant {
 ///
 /// Example: FakeQuantize quantiser(FakeQuantizeOptions().activation("relu"));
 struct TORCHSLIM_API FakeQuantizeOptions {
-  /// How the range follows what is seen: "moving_average" or "min_max". Default: "moving_average".
+  /// How the range follows what is seen: "moving_average", "min_max", or by a histogram (`observers.h`) "histogram",
+  /// "percentile", "mse" or "entropy". Default: "moving_average".
   TORCH_ARG(std::string, observer) = "moving_average";
   /// Width of the integers, 2 to 16. The grid is [-2^(bits-1), 2^(bits-1) - 1], without its lowest code if symmetric.
   TORCH_ARG(int64_t, bits) = 8;
@@ -30,13 +31,18 @@ struct TORCHSLIM_API FakeQuantizeOptions {
   /// How far the moving average goes towards a new range, in (0, 1]. Default: 0.1, as fast as a batch norm's statistics
   /// (torch.ao: 0.01, which clips activations that grow in the first hundred steps).
   TORCH_ARG(double, averaging_constant) = 0.1;
+  /// The observers with a histogram: its bins, 2 to 2^20. Default: 2048.
+  TORCH_ARG(int64_t, bins) = 2048;
+  /// The percentile observer: the share of the values below the upper limit, and above the lower one; in (50, 100].
+  TORCH_ARG(double, percentile) = 99.99;
 };
 
 /// Fake-quantises what passes through: y = fake_quantize(activation(x)). In training mode it observes the range first and
 /// moves its grid (`observe_fake_quantize`); eval() freezes the grid. Under a JIT trace it is the plain activation and one
 /// torchslim::fake_quantize node.
 /// Buffers (names of torch.ao): min_val, max_val, scale, zero_point of shape () or, with an axis, (channels) from the first
-/// forward on; observer_enabled and fake_quant_enabled, uint8 of shape (1).
+/// forward on; observer_enabled and fake_quant_enabled, uint8 of shape (1). An observer with a histogram is the child
+/// `observer`; it searches the range anew in each training forward.
 class TORCHSLIM_API FakeQuantizeImpl : public torch::nn::Cloneable<FakeQuantizeImpl> {
  public:
   explicit FakeQuantizeImpl(const FakeQuantizeOptions& options = {});
@@ -57,6 +63,9 @@ class TORCHSLIM_API FakeQuantizeImpl : public torch::nn::Cloneable<FakeQuantizeI
 
   /// Returns the grid that follows from min_val and max_val. Throws c10::ValueError if nothing has been observed.
   GridTensors calculate_qparams() const;
+  /// Sets the grid, and with a histogram the range, to what follows from what was seen; leaves them if nothing was. Training
+  /// forwards do so themselves.
+  void update_qparams();
 
   int64_t quant_min() const;
   int64_t quant_max() const;
@@ -68,6 +77,8 @@ class TORCHSLIM_API FakeQuantizeImpl : public torch::nn::Cloneable<FakeQuantizeI
   at::Tensor activated(const at::Tensor& x) const;
   at::Tensor observed(const at::Tensor& x);
   void observe_each_channel(const at::Tensor& x);
+
+  Observer* histogram_observer_ = nullptr;  // the child `observer`, if there is one
 };
 
 /// Holder of `FakeQuantizeImpl`; see there.

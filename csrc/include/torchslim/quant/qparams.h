@@ -35,6 +35,11 @@ TORCHSLIM_API GridNumbers choose_qparams(double min_val, double max_val, int64_t
 TORCHSLIM_API GridTensors choose_qparams(const at::Tensor& min_val, const at::Tensor& max_val, int64_t quant_min,
                                          int64_t quant_max, bool symmetric);
 
+/// The same for channels or groups, for instance of a weight: a scale has no lower limit, and is 1 where the range is 0
+/// (or too small for a normal float32 scale). This is the grid that `observe_channels` writes.
+TORCHSLIM_API GridTensors channel_qparams(const at::Tensor& min_val, const at::Tensor& max_val, int64_t quant_min,
+                                          int64_t quant_max, bool symmetric);
+
 /// Returns the symmetric grid [-127, 127] of each output channel of a weight: scale = max|w| / 127, or 1 for a channel
 /// that is all zero (or too small for a normal float32 scale); zero_point = 0. A pure function of the weights.
 ///   weight  (O, ...) float32, float64, bfloat16 or float16

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "quant/observe_kernel.h"
+
+#include <ATen/cpu/vec/vec.h>
+
+#include <limits>
+#include <type_traits>
+
+#include "core/rounding.h"
+
+namespace torchslim::CPU_CAPABILITY {
+namespace {
+
+using Vec = at::vec::Vectorized<float>;
+constexpr int64_t kBlock = 32;  // a multiple of every Vec::size() and of kCountWays
+
+// Returns x as float32: itself, or converted into `room`.
+template <typename T>
+TORCHSLIM_INLINE const float* as_float(const T* x, float* room) {
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else {
+    for (int64_t i = 0; i < kBlock; ++i) {
+      room[i] = static_cast<float>(x[i]);
+    }
+    return room;
+  }
+}
+
+// The bin of one value; `bins` if it lies in none. A product with a power of two is exact unless it underflows, and then
+// its sign still says on which side of 0 the value lies.
+TORCHSLIM_INLINE int32_t bin_of(float x, const quant::BinSpan& span) {
+  const float widths = x * span.inverse_width;
+  const float nearest = core::round_half_even(widths);
+  const bool above = nearest > widths || (nearest == 0.0f && x < 0.0f);
+  const float bin = (above ? nearest - 1.0f : nearest) - span.first;
+  return bin >= 0.0f && bin < static_cast<float>(span.bins) ? static_cast<int32_t>(bin) : span.bins;
+}
+
+struct VectorBins {
+  Vec inverse_width, first, bins;
+
+  explicit VectorBins(const quant::BinSpan& span)
+      : inverse_width(span.inverse_width), first(span.first), bins(static_cast<float>(span.bins)) {}
+
+  TORCHSLIM_INLINE void write(const float* from, int32_t* to) const {
+    const Vec x = Vec::loadu(from);
+    const Vec widths = x * inverse_width;
+    const Vec nearest = core::round_half_even(widths);
+    const Vec above = (nearest > widths) | ((nearest == Vec(0.0f)) & (x < Vec(0.0f)));
+    const Vec bin = nearest - (above & Vec(1.0f)) - first;
+    const Vec inside = (bin >= Vec(0.0f)) & (bin < bins);
+    at::vec::convert_to_int_of_same_size(Vec::blendv(bins, bin, inside)).store(to);
+  }
+};
+
+}  // namespace
+
+template <typename T>
+void finite_range_span(const T* x, int64_t n, float* min, float* max) {
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  float low = std::numeric_limits<float>::infinity();
+  float high = -low;
+  for (int64_t i = 0; i < n; ++i) {
+    const float value = static_cast<float>(x[i]);
+    const bool finite = value >= -kLargest && value <= kLargest;
+    low = finite && value < low ? value : low;
+    high = finite && value > high ? value : high;
+  }
+  *min = low;
+  *max = high;
+}
+
+template <typename T>
+void count_bins_span(const T* x, int64_t n, const quant::BinSpan& span, uint32_t* counts, int ways) {
+  const VectorBins lanes(span);
+  const int64_t row = ways == quant::kCountWays ? span.bins + 1 : 0;
+  float room[kBlock];
+  int32_t bin[kBlock];
+  int64_t i = 0;
+  for (; i + kBlock <= n; i += kBlock) {
+    const float* values = as_float(x + i, room);
+    for (int64_t k = 0; k < kBlock; k += Vec::size()) {
+      lanes.write(values + k, bin + k);
+    }
+    for (int64_t k = 0; k < kBlock; ++k) {
+      ++counts[k % quant::kCountWays * row + bin[k]];
+    }
+  }
+  for (; i < n; ++i) {
+    ++counts[bin_of(static_cast<float>(x[i]), span)];
+  }
+}
+
+#define TORCHSLIM_INSTANTIATE(T)                                      \
+  template void finite_range_span(const T*, int64_t, float*, float*); \
+  template void count_bins_span(const T*, int64_t, const quant::BinSpan&, uint32_t*, int);
+TORCHSLIM_INSTANTIATE(float)
+TORCHSLIM_INSTANTIATE(double)
+TORCHSLIM_INSTANTIATE(c10::BFloat16)
+TORCHSLIM_INSTANTIATE(c10::Half)
+#undef TORCHSLIM_INSTANTIATE
+
+}  // namespace torchslim::CPU_CAPABILITY
