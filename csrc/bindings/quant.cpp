@@ -16,6 +16,9 @@
 #include "bindings/bindings.h"
 
 namespace torchslim::bindings {
+
+void init_quant_ranks(pybind11::module_& room);  // quant_ranks.cpp, by itself for the size of its headers
+
 namespace {
 
 using Pair = std::pair<at::Tensor, at::Tensor>;
@@ -148,6 +151,7 @@ void init_quant(pybind11::module_& m) {
   init_ranges(room);
   init_fold(room);
   init_learned(room);
+  init_quant_ranks(room);
 }
 
 }  // namespace torchslim::bindings

@@ -53,5 +53,6 @@
 #include <torchslim/quant/observe_range.h>
 #include <torchslim/quant/observers.h>
 #include <torchslim/quant/qparams.h>
+#include <torchslim/quant/reduce_observers.h>
 #include <torchslim/quant/round_average.h>
 #include <torchslim/version.h>

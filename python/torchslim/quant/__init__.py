@@ -42,6 +42,7 @@ from torchslim.quant.prepared_model import (
     freeze_batch_norm,
 )
 from torchslim.quant.qparams import channel_qparams, choose_qparams, weight_qparams
+from torchslim.quant.reduce_observers import reduce_observers
 
 __all__ = [
     "ConvertedModel",
@@ -90,6 +91,7 @@ __all__ = [
     "power_of_two_levels",
     "power_of_two_scale",
     "prepare",
+    "reduce_observers",
     "ternary_fake_quantize",
     "trainable_range_qparams",
     "trained_threshold_scale",
