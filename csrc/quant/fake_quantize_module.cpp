@@ -135,7 +135,7 @@ at::Tensor FakeQuantizeImpl::activated(const at::Tensor& x) const {
   return activation == "relu" ? at::relu(x) : activation == "relu6" ? at::relu6(x) : x;
 }
 
-void FakeQuantizeImpl::observe_each_channel(const at::Tensor& x) {
+at::Tensor FakeQuantizeImpl::observed_channels(const at::Tensor& x, bool rounds) {
   const int64_t axis = *options.axis() < 0 ? *options.axis() + x.dim() : *options.axis();
   if (min_val.numel() == 0 && axis >= 0 && axis < x.dim()) {
     at::NoGradGuard no_grad;
@@ -144,8 +144,14 @@ void FakeQuantizeImpl::observe_each_channel(const at::Tensor& x) {
     scale.resize_({x.size(axis)}).fill_(1);
     zero_point.resize_({x.size(axis)}).fill_(0);
   }
+  const bool keep_extremes = options.observer() == "min_max";
+  if (rounds) {
+    return observe_fake_quantize(x, min_val, max_val, scale, zero_point, *options.axis(), options.averaging_constant(),
+                                 quant_min(), quant_max(), options.symmetric(), keep_extremes);
+  }
   observe_channels(x, min_val, max_val, scale, zero_point, *options.axis(), options.averaging_constant(), quant_min(),
-                   quant_max(), options.symmetric(), options.observer() == "min_max");
+                   quant_max(), options.symmetric(), keep_extremes);
+  return x;
 }
 
 at::Tensor FakeQuantizeImpl::observed(const at::Tensor& x) {
@@ -167,7 +173,7 @@ at::Tensor FakeQuantizeImpl::forward(const at::Tensor& x) {
       histogram_observer_->forward(activated(x.detach()));
       update_qparams();
     } else if (options.axis()) {
-      observe_each_channel(x);
+      return observed_channels(x, rounds);
     } else if (rounds) {
       return observed(x);
     } else {

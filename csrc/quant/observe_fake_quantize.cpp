@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/amax.h>
-#include <ATen/ops/amin.h>
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
@@ -13,6 +11,7 @@
 #include "core/composite.h"
 #include "core/rounding.h"
 #include "quant/fake_quantize.h"
+#include "quant/observed_rows.h"
 #include "quant/observer.h"
 
 namespace torchslim::quant {
@@ -127,16 +126,6 @@ void register_observe(torch::Library& m) {
   m.impl("_observe_fake_quantize_cut", TORCH_FN(observe_cut<observe_op>));
 }
 
-std::vector<int64_t> all_but(int64_t axis, int64_t dims) {
-  std::vector<int64_t> others;
-  for (int64_t dim = 0; dim < dims; ++dim) {
-    if (dim != axis) {
-      others.push_back(dim);
-    }
-  }
-  return others;
-}
-
 int64_t check_channels(const at::Tensor& self, const ObserverState& state, int64_t axis, const ObserverRule& rule) {
   detail::check_input(kChannelsOp, self);
   const int64_t channel_axis = detail::check_axis(kChannelsOp, axis, self.dim());
@@ -156,37 +145,92 @@ ChannelState moved_channel(Range before, Range seen, const ObserverRule& rule, i
   return {moved, detail::channel_grid(moved, rule.quant_min, rule.quant_max, rule.symmetric)};
 }
 
-void observe_channels_op(const at::Tensor& self, const at::Tensor& min_val, const at::Tensor& max_val,
-                         const at::Tensor& scale, const at::Tensor& zero_point, int64_t axis, double averaging_constant,
-                         int64_t quant_min, int64_t quant_max, bool symmetric, bool keep_extremes) {
-  const ObserverRule rule{averaging_constant, keep_extremes, quant_min, quant_max, symmetric};
-  const int64_t channel_axis = check_channels(self, {min_val, max_val, scale, zero_point}, axis, rule);
-  if (self.numel() == 0) {
-    return;
-  }
-  const auto others = all_but(channel_axis, self.dim());
-  const auto lows = others.empty() ? self : at::amin(self, others);
-  const auto highs = others.empty() ? self : at::amax(self, others);
-  const auto seen_low = lows.to(at::kCPU, at::kFloat).contiguous();
-  const auto seen_high = highs.to(at::kCPU, at::kFloat).contiguous();
-  auto low = min_val.to(at::kCPU).clone();
-  auto high = max_val.to(at::kCPU).clone();
-  auto new_scale = at::empty_like(low);
-  auto new_zero_point = at::empty_like(low, low.options().dtype(at::kInt));
+// Moves the state of every channel; nothing is written before everything has been checked.
+void observe_each_channel(const at::Tensor& self, const ObserverState& state, int64_t axis, const ObserverRule& rule) {
+  const auto seen = detail::channel_ranges(self, axis);
+  auto low = state.min_val.to(at::kCPU).clone();
+  auto high = state.max_val.to(at::kCPU).clone();
+  auto scale = at::empty_like(low);
+  auto zero_point = at::empty_like(low, low.options().dtype(at::kInt));
   for (int64_t c = 0; c < low.numel(); ++c) {
     float& min = low.mutable_data_ptr<float>()[c];
     float& max = high.mutable_data_ptr<float>()[c];
-    const Range seen{seen_low.const_data_ptr<float>()[c], seen_high.const_data_ptr<float>()[c]};
-    const auto moved = moved_channel({min, max}, seen, rule, c);
+    const auto moved = moved_channel({min, max}, seen[c], rule, c);
     min = static_cast<float>(moved.range.min);
     max = static_cast<float>(moved.range.max);
-    new_scale.mutable_data_ptr<float>()[c] = moved.grid.scale;
-    new_zero_point.mutable_data_ptr<int32_t>()[c] = moved.grid.zero_point;
+    scale.mutable_data_ptr<float>()[c] = moved.grid.scale;
+    zero_point.mutable_data_ptr<int32_t>()[c] = moved.grid.zero_point;
   }
-  min_val.copy_(low);
-  max_val.copy_(high);
-  scale.copy_(new_scale);
-  zero_point.copy_(new_zero_point);
+  state.min_val.copy_(low);
+  state.max_val.copy_(high);
+  state.scale.copy_(scale);
+  state.zero_point.copy_(zero_point);
+}
+
+void observe_channels_op(const at::Tensor& self, const at::Tensor& min_val, const at::Tensor& max_val,
+                         const at::Tensor& scale, const at::Tensor& zero_point, int64_t axis, double averaging_constant,
+                         int64_t quant_min, int64_t quant_max, bool symmetric, bool keep_extremes) {
+  const ObserverState state{min_val, max_val, scale, zero_point};
+  const ObserverRule rule{averaging_constant, keep_extremes, quant_min, quant_max, symmetric};
+  const int64_t channel_axis = check_channels(self, state, axis, rule);
+  if (self.numel() > 0) {
+    observe_each_channel(self, state, channel_axis, rule);
+  }
+}
+
+template <Forward forward>
+detail::Quantized quantize_channels(const at::Tensor& self, const ObserverState& state, int64_t axis,
+                                    const ObserverRule& rule, bool with_cut) {
+  return forward(kChannelsOp, self,
+                 {.scale_tensor = state.scale,
+                  .zero_point_tensor = state.zero_point,
+                  .quant_min = rule.quant_min,
+                  .quant_max = rule.quant_max,
+                  .axis = axis},
+                 with_cut);
+}
+
+using ObserveChannels = detail::Quantized (*)(const at::Tensor&, const ObserverState&, int64_t, const ObserverRule&,
+                                              bool);
+
+template <Forward forward>
+detail::Quantized observe_and_quantize_channels(const at::Tensor& self, const ObserverState& state, int64_t axis,
+                                                const ObserverRule& rule, bool with_cut) {
+  observe_channels_op(self, state.min_val, state.max_val, state.scale, state.zero_point, axis, rule.averaging_constant,
+                      rule.quant_min, rule.quant_max, rule.symmetric, rule.keep_extremes);
+  return quantize_channels<forward>(self, state, axis, rule, with_cut);
+}
+
+detail::Quantized observe_channels_value_meta(const at::Tensor& self, const ObserverState& state, int64_t axis,
+                                              const ObserverRule& rule, bool with_cut) {
+  check_channels(self, state, axis, rule);
+  return quantize_channels<detail::forward_meta>(self, state, axis, rule, with_cut);
+}
+
+template <ObserveChannels observe_op>
+at::Tensor channels_value(const at::Tensor& self, const at::Tensor& min_val, const at::Tensor& max_val,
+                          const at::Tensor& scale, const at::Tensor& zero_point, int64_t axis,
+                          double averaging_constant, int64_t quant_min, int64_t quant_max, bool symmetric,
+                          bool keep_extremes) {
+  const ObserverRule rule{averaging_constant, keep_extremes, quant_min, quant_max, symmetric};
+  return observe_op(self, {min_val, max_val, scale, zero_point}, axis, rule, /*with_cut=*/false).value;
+}
+
+template <ObserveChannels observe_op>
+std::tuple<at::Tensor, at::Tensor> channels_cut(const at::Tensor& self, const at::Tensor& min_val,
+                                                const at::Tensor& max_val, const at::Tensor& scale,
+                                                const at::Tensor& zero_point, int64_t axis, double averaging_constant,
+                                                int64_t quant_min, int64_t quant_max, bool symmetric,
+                                                bool keep_extremes) {
+  const ObserverRule rule{averaging_constant, keep_extremes, quant_min, quant_max, symmetric};
+  const auto result = observe_op(self, {min_val, max_val, scale, zero_point}, axis, rule, /*with_cut=*/true);
+  return {result.value, result.cut};
+}
+
+template <ObserveChannels observe_op>
+void register_observe_channels(torch::Library& m) {
+  m.impl("observe_fake_quantize.channels", TORCH_FN(channels_value<observe_op>));
+  m.impl("_observe_fake_quantize_cut.channels", TORCH_FN(channels_cut<observe_op>));
 }
 
 void observe_channels_meta(const at::Tensor& self, const at::Tensor& min_val, const at::Tensor& max_val,
@@ -207,6 +251,17 @@ at::Tensor observe_fake_quantize(const at::Tensor& x, const at::Tensor& min_val,
       c10::Dispatcher::singleton().findSchemaOrThrow(kObserveOp, "").typed<decltype(observe_value<observe_meta>)>();
   return op.call(x, min_val, max_val, scale, zero_point, averaging_constant, quant_min, quant_max, symmetric, clamp_min,
                  clamp_max, keep_extremes);
+}
+
+at::Tensor observe_fake_quantize(const at::Tensor& x, const at::Tensor& min_val, const at::Tensor& max_val,
+                                 const at::Tensor& scale, const at::Tensor& zero_point, int64_t axis,
+                                 double averaging_constant, int64_t quant_min, int64_t quant_max, bool symmetric,
+                                 bool keep_extremes) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow(kObserveOp, "channels")
+                             .typed<decltype(channels_value<observe_channels_value_meta>)>();
+  return op.call(x, min_val, max_val, scale, zero_point, axis, averaging_constant, quant_min, quant_max, symmetric,
+                 keep_extremes);
 }
 
 void observe_channels(const at::Tensor& x, const at::Tensor& min_val, const at::Tensor& max_val,
@@ -230,6 +285,12 @@ TORCH_LIBRARY_FRAGMENT(torchslim, m) {
       "Tensor(d!) zero_point, float averaging_constant, int quant_min, int quant_max, bool symmetric, "
       "float? clamp_min=None, float? clamp_max=None, bool keep_extremes=False) -> (Tensor, Tensor)",
       tags);
+  const std::string channels_of =
+      ".channels(Tensor input, Tensor(a!) min_val, Tensor(b!) max_val, Tensor(c!) scale, Tensor(d!) zero_point, int "
+      "axis, "
+      "float averaging_constant, int quant_min, int quant_max, bool symmetric, bool keep_extremes=False) -> ";
+  m.def(("observe_fake_quantize" + channels_of + "Tensor").c_str(), tags);
+  m.def(("_observe_fake_quantize_cut" + channels_of + "(Tensor, Tensor)").c_str(), tags);
   m.def(
       "observe_channels(Tensor input, Tensor(a!) min_val, Tensor(b!) max_val, Tensor(c!) scale, "
       "Tensor(d!) zero_point, int axis, float averaging_constant, int quant_min, int quant_max, bool symmetric, "
@@ -237,15 +298,20 @@ TORCH_LIBRARY_FRAGMENT(torchslim, m) {
       tags);
 }
 
-TORCH_LIBRARY_IMPL(torchslim, CPU, m) { register_observe<observe_and_quantize<detail::forward_cpu, range_on_cpu>>(m); }
+TORCH_LIBRARY_IMPL(torchslim, CPU, m) {
+  register_observe<observe_and_quantize<detail::forward_cpu, range_on_cpu>>(m);
+  register_observe_channels<observe_and_quantize_channels<detail::forward_cpu>>(m);
+}
 
 TORCH_LIBRARY_IMPL(torchslim, Meta, m) {
   register_observe<observe_meta>(m);
+  register_observe_channels<observe_channels_value_meta>(m);
   m.impl("observe_channels", TORCH_FN(observe_channels_meta));
 }
 
 TORCH_LIBRARY_IMPL(torchslim, CompositeExplicitAutograd, m) {
   register_observe<observe_and_quantize<detail::forward_composite, range_composite>>(m);
+  register_observe_channels<observe_and_quantize_channels<detail::forward_composite>>(m);
   m.impl("observe_channels", TORCH_FN(observe_channels_op));
 }
 

@@ -72,6 +72,27 @@ void finite_range_span(const T* x, int64_t n, float* min, float* max) {
 }
 
 template <typename T>
+void column_range_span(const T* x, int64_t rows, int64_t width, float* low, float* high) {
+  float room[kBlock];
+  for (int64_t row = 0; row < rows; ++row, x += width) {
+    int64_t j = 0;
+    for (; j + kBlock <= width; j += kBlock) {
+      const float* values = as_float(x + j, room);
+      for (int64_t k = 0; k < kBlock; k += Vec::size()) {
+        const Vec value = Vec::loadu(values + k);
+        at::vec::minimum(Vec::loadu(low + j + k), value).store(low + j + k);
+        at::vec::maximum(Vec::loadu(high + j + k), value).store(high + j + k);
+      }
+    }
+    for (; j < width; ++j) {
+      const float value = static_cast<float>(x[j]);
+      low[j] = value != value || value < low[j] ? value : low[j];
+      high[j] = value != value || value > high[j] ? value : high[j];
+    }
+  }
+}
+
+template <typename T>
 void count_bins_span(const T* x, int64_t n, const quant::BinSpan& span, uint32_t* counts, int ways) {
   const VectorBins lanes(span);
   const int64_t row = ways == quant::kCountWays ? span.bins + 1 : 0;
@@ -92,8 +113,9 @@ void count_bins_span(const T* x, int64_t n, const quant::BinSpan& span, uint32_t
   }
 }
 
-#define TORCHSLIM_INSTANTIATE(T)                                      \
-  template void finite_range_span(const T*, int64_t, float*, float*); \
+#define TORCHSLIM_INSTANTIATE(T)                                               \
+  template void finite_range_span(const T*, int64_t, float*, float*);          \
+  template void column_range_span(const T*, int64_t, int64_t, float*, float*); \
   template void count_bins_span(const T*, int64_t, const quant::BinSpan&, uint32_t*, int);
 TORCHSLIM_INSTANTIATE(float)
 TORCHSLIM_INSTANTIATE(double)

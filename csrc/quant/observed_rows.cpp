@@ -63,6 +63,31 @@ std::vector<Range> ranges_cpu(const Rows& rows) {
   return ranges;
 }
 
+// The ranges where a row's elements lie in short runs, as a channels_last tensor's: those of the columns of a matrix whose
+// rows are whole turns through the channels.
+std::vector<Range> ranges_of_short_runs(const Rows& rows) {
+  const int64_t width = rows.rows * rows.inner;
+  const int64_t threads = at::get_num_threads();
+  std::vector<float> low(threads * width, kInfinite);
+  std::vector<float> high(threads * width, -kInfinite);
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, rows.data.scalar_type(), "channel_ranges", [&] {
+    const scalar_t* x = rows.data.const_data_ptr<scalar_t>();
+    at::parallel_for(0, rows.outer, std::max<int64_t>(kChunk / width, 1), [&](int64_t begin, int64_t end) {
+      const int64_t own = at::get_thread_num() * width;
+      TORCHSLIM_CALL_KERNEL(column_range_span<scalar_t>, x + begin * width, end - begin, width, low.data() + own,
+                            high.data() + own);
+    });
+  });
+  std::vector<Range> ranges(rows.rows, {kInfinite, -kInfinite});
+  for (int64_t i = 0; i < threads * width; ++i) {
+    widen(&ranges[i % width / rows.inner], low[i], high[i]);
+  }
+  for (auto& range : ranges) {
+    range = {range.min + 0.0, range.max + 0.0};
+  }
+  return ranges;
+}
+
 std::vector<Range> ranges_composite(const at::Tensor& x, Granularity how, Values values) {
   const auto all = matrix_of(x, how).to(at::kFloat);
   const auto kept = at::isfinite(all);
@@ -139,6 +164,19 @@ Rows rows_of(const at::Tensor& x, Granularity how) {
   }
   const auto matrix = matrix_of(x, how).contiguous();
   return {matrix, 1, matrix.size(0), matrix.size(1), how};
+}
+
+std::vector<Range> channel_ranges(const at::Tensor& x, int64_t axis) {
+  const Granularity how{axis, std::nullopt};
+  if (!x.is_cpu() || core::composite_on_cpu()) {
+    return ranges_composite(x, how, Values::kAll);
+  }
+  const int64_t channels = x.size(axis);
+  if (channels > 1 && x.is_non_overlapping_and_dense() && x.stride(axis) < kShortRun) {
+    const int64_t inner = x.stride(axis);
+    return ranges_of_short_runs({x, x.numel() / (channels * inner), channels, inner, how});
+  }
+  return ranges_of(x, rows_of(x, how), Values::kAll);
 }
 
 std::vector<Range> observed_ranges(const char* op, const at::Tensor& x, const Rows& rows, bool skip_non_finite) {

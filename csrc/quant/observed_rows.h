@@ -43,4 +43,8 @@ at::Tensor matrix_of(const at::Tensor& x, Granularity how);
 /// (`skip_non_finite`); a row without any finite value has the range (inf, -inf).
 std::vector<Range> observed_ranges(const char* op, const at::Tensor& x, const Rows& rows, bool skip_non_finite);
 
+/// Returns the range of each index of dimension `axis` (not negative) of x, which is not empty, in one read of a dense
+/// tensor; NaN where the channel holds NaN.
+std::vector<Range> channel_ranges(const at::Tensor& x, int64_t axis);
+
 }  // namespace torchslim::quant::detail

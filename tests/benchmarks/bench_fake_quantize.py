@@ -137,6 +137,33 @@ def observe_case() -> Case:
     )
 
 
+def observe_channels_case(layout: torch.memory_format) -> Case:
+    """Observer and fake-quantise with a range for each channel, in training."""
+    ao = torch.ao.quantization
+    shape = (64, 64, 28, 28)
+    x = torch.randn(shape).to(memory_format=layout).requires_grad_()
+    grad = torch.randn(shape).to(memory_format=layout)
+    ours = ts.quant.FakeQuantize(axis=1)
+    peer = ao.FusedMovingAvgObsFakeQuantize(
+        ao.MovingAveragePerChannelMinMaxObserver,
+        quant_min=-128,
+        quant_max=127,
+        dtype=torch.qint8,
+        qscheme=torch.per_channel_affine,
+        ch_axis=0,
+    )
+    suffix = ", channels_last" if layout == torch.channels_last else ""
+    return Case(
+        name=f"FakeQuantize in training, axis 1{suffix}, forward + backward",
+        ours=lambda: forward_backward(ours, x, grad),
+        peer_name="torch.ao FusedMovingAvgObsFakeQuantize, axis 0 (it has no other)",
+        peer=lambda: forward_backward(peer, x, grad),
+        clone=x.detach().clone,
+        shape=" x ".join(map(str, shape)),
+        least_ratio_to_peer=6.0,
+    )
+
+
 def cases(threads: int) -> list[Case]:
     """From a few elements, where calls cost, to what no longer fits a cache."""
     torch.manual_seed(0)
@@ -151,4 +178,6 @@ def cases(threads: int) -> list[Case]:
         bfloat16_case(),
         stochastic_case(),
         observe_case(),
+        observe_channels_case(torch.contiguous_format),
+        observe_channels_case(torch.channels_last),
     ]

@@ -227,6 +227,16 @@ void observe(const char* type) {
 }
 
 template <typename T>
+void columns(const char* type) {
+  const auto x = made_up<T>(8, false);
+  constexpr int64_t kWidth = 70;
+  std::vector<float> low(kWidth, kInfinity), high(kWidth, -kInfinity);
+  kernels::column_range_span(x.data(), kSize / kWidth, kWidth, low.data(), high.data());
+  print("column_range low", type, low);
+  print("column_range high", type, high);
+}
+
+template <typename T>
 void kernels_of(const char* type) {
   real_levels<T>(type);
   real_sums<T>(type);
@@ -234,6 +244,7 @@ void kernels_of(const char* type) {
   learned_gradient<T>(type);
   range<T>(type);
   observe<T>(type);
+  columns<T>(type);
 }
 
 void weight() {

@@ -97,6 +97,11 @@ SAMPLES: dict[str, Callable[[], list[Sample]]] = {
         (_x(), *_state(), 0.01, -128, 127, False, 0.0),
         (_x(False), *_state(), 0.01, -127, 127, True, None, None, True),
     ],
+    "torchslim::observe_fake_quantize.channels": lambda: [
+        (_x(), *_state(8), 1, 0.01, -128, 127, False),
+        (_x(False).bfloat16(), *_state(5), -1, 0.01, -127, 127, True, True),
+    ],
+    "torchslim::_observe_fake_quantize_cut.channels": lambda: [(_x(False), *_state(8), 1, 0.01, -128, 127, False)],
     "torchslim::observe_channels": lambda: [(_x(False), *_state(8), 1, 0.01, -127, 127, True)],
     "torchslim::observe_range": lambda: [(_x(False), *_state()[:2]), (_x(False), *_state(2, 4, 5, 5)[:2], 1, 2, 0.1)],
     "torchslim::observe_histogram": lambda: [

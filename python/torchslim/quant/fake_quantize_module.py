@@ -17,6 +17,7 @@ _is_tracing: Callable[[], bool] = torch.jit._trace.is_tracing
 _fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.fake_quantize.tensor_qparams
 _clamp_fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.clamp_fake_quantize.default
 _observe_fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.observe_fake_quantize.default
+_observe_fake_quantize_channels: Callable[..., Tensor] = torch.ops.torchslim.observe_fake_quantize.channels
 _observe_channels: Callable[..., None] = torch.ops.torchslim.observe_channels.default
 
 #: What `activation` clamps to: (clamp_min, clamp_max).
@@ -113,7 +114,7 @@ class FakeQuantize(nn.Module):
                 self.observer(self._activated(x.detach()))
                 self.update_qparams()
             elif self.axis is not None:
-                self._observe_channels(x)
+                return self._observed_channels(x, rounds)
             elif rounds:
                 return self._observed(x)
             else:
@@ -222,11 +223,11 @@ class FakeQuantize(nn.Module):
             isinstance(self.observer, MinMaxObserver),
         )
 
-    def _observe_channels(self, x: Tensor) -> None:
+    def _observed_channels(self, x: Tensor, rounds: bool) -> Tensor:
         assert self.axis is not None
         if self.min_val.numel() == 0 and -x.dim() <= self.axis < x.dim():
             self._resize(torch.Size([x.shape[self.axis]]))
-        _observe_channels(
+        arguments = (
             x,
             *self._state(),
             self.axis,
@@ -236,6 +237,10 @@ class FakeQuantize(nn.Module):
             self.symmetric,
             isinstance(self.observer, MinMaxObserver),
         )
+        if rounds:
+            return _observe_fake_quantize_channels(*arguments)
+        _observe_channels(*arguments)
+        return x
 
     def _state(self) -> tuple[Tensor | None, ...]:
         buffers = self._buffers

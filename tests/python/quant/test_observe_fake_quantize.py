@@ -165,6 +165,76 @@ def test_channels_equal_the_weight_rule() -> None:
     assert torch.equal(state.scale, scale) and torch.equal(state.zero_point, zero_point)
 
 
+CHANNEL_LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels_last": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(0, 3),
+    "every second": lambda x: x[:, ::2, 1:],
+}
+
+
+@pytest.mark.parametrize("axis", range(-1, 4))
+@pytest.mark.parametrize("layout", CHANNEL_LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_channels_equal_ranges_then_fake_quantize(dtype: torch.dtype, layout: str, axis: int) -> None:
+    state = [torch.empty(0)] * 4
+    for batch in range(2):
+        x = CHANNEL_LAYOUTS[layout]((torch.randn(5, 70, 6, 5) * 3).to(dtype)).detach().requires_grad_()
+        others = [dim for dim in range(4) if dim != axis % 4]
+        low, high = x.detach().amin(others).float(), x.detach().amax(others).float()
+        if batch == 0:
+            state = list(fresh(tuple(low.shape)))
+            expected = [low, high]
+        else:
+            expected = [old + 0.25 * (new - old) for old, new in zip(expected, (low, high), strict=True)]
+        y = torch.ops.torchslim.observe_fake_quantize(x, *state, axis, 0.25, -128, 127, False)
+        torch.testing.assert_close(state[0], expected[0], rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(state[1], expected[1], rtol=1e-6, atol=1e-7)
+        plain = ts.quant.fake_quantize(x, state[2], state[3], -128, 127, axis)
+        assert torch.equal(y, plain) and y.stride() == plain.stride()
+        grad = torch.randn_like(y)
+        assert torch.equal(torch.autograd.grad(y, x, grad)[0], torch.autograd.grad(plain, x, grad)[0])
+
+
+@pytest.mark.parametrize("shape", [(64, 1000), (5, 3), (1000, 3), (70_000, 2), (3, 70_000)])
+def test_channels_have_the_same_bits_with_any_threads_and_instruction_set(shape: tuple[int, int]) -> None:
+    x = torch.randn(shape)
+
+    def run() -> list[Tensor]:
+        state = fresh((shape[1],))
+        return [torch.ops.torchslim.observe_fake_quantize(x, *state, 1, 0.1, -128, 127, False), *state]
+
+    before, expected = torch.get_num_threads(), run()
+    assert torch.equal(expected[1], x.amin(0)) and torch.equal(expected[2], x.amax(0))
+    try:
+        torch.set_num_threads(1)
+        assert all(map(torch.equal, run(), expected))
+        _C.force_cpu_capability("portable")
+        assert all(map(torch.equal, run(), expected))
+    finally:
+        _C.force_cpu_capability(None)
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_fused_channels_that_are_not_finite_are_refused_and_change_nothing(
+    bad: float, layout: torch.memory_format
+) -> None:
+    state = fresh((70,))
+    x = torch.randn(2, 70, 5, 5).contiguous(memory_format=layout)
+    x[1, 33, 2, 2] = bad
+    with pytest.raises(ValueError, match=r"NaN or infinity in channel 33, range"):
+        torch.ops.torchslim.observe_fake_quantize(x, *state, 1, 0.1, -128, 127, False)
+    assert torch.equal(state.scale, torch.ones(70)) and state.min_val.isinf().all()
+
+
+def test_an_empty_tensor_moves_no_channel() -> None:
+    state = fresh((3,))
+    y = torch.ops.torchslim.observe_fake_quantize(torch.empty(0, 3), *state, 1, 0.1, -128, 127, False)
+    assert y.shape == (0, 3) and state.min_val.isinf().all()
+
+
 def test_channels_that_are_not_finite_are_refused_and_change_nothing() -> None:
     state = fresh((2,))
     with pytest.raises(ValueError, match=r"torchslim::observe_channels: .* NaN or infinity in channel 1, range"):

@@ -76,7 +76,7 @@ class TORCHSLIM_API FakeQuantizeImpl : public torch::nn::Cloneable<FakeQuantizeI
  private:
   at::Tensor activated(const at::Tensor& x) const;
   at::Tensor observed(const at::Tensor& x);
-  void observe_each_channel(const at::Tensor& x);
+  at::Tensor observed_channels(const at::Tensor& x, bool rounds);
 
   Observer* histogram_observer_ = nullptr;  // the child `observer`, if there is one
 };

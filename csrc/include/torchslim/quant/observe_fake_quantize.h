@@ -30,6 +30,14 @@ TORCHSLIM_API at::Tensor observe_fake_quantize(const at::Tensor& x, const at::Te
                                                std::optional<double> clamp_max = std::nullopt,
                                                bool keep_extremes = false);
 
+/// The same for each index of dimension `axis` of `x`, with a state of shape (x.size(axis)): two reads and one write in
+/// any dense layout. As for weights, a scale has no lower limit, and is 1 where the range is 0.
+TORCHSLIM_API at::Tensor observe_fake_quantize(const at::Tensor& x, const at::Tensor& min_val,
+                                               const at::Tensor& max_val, const at::Tensor& scale,
+                                               const at::Tensor& zero_point, int64_t axis, double averaging_constant,
+                                               int64_t quant_min, int64_t quant_max, bool symmetric,
+                                               bool keep_extremes = false);
+
 /// Observes the range of each index of dimension `axis` of `x`, and moves the state, tensors of shape (x.size(axis)), as
 /// `observe_fake_quantize` does. As for weights, a scale has no lower limit, and is 1 where the range is 0. Returns nothing.
 /// Throws c10::ValueError if x holds NaN or infinity, before it changes anything.
