@@ -138,7 +138,6 @@ void quantize_run(const T* x, T* y, int64_t n, const Grids& grids, const Roundin
     bits.push(!passes(value, steps, grid, pass), 1);
     y[i] = static_cast<T>(stored<T>(core::value_at(steps, grid), all));
   }
-  store.finish();
 }
 
 // Walks [begin, end) in runs: elements of one channel, or (inner = 1) one element of each channel.
@@ -159,6 +158,7 @@ void quantize_runs(const T* x, T* y, int64_t begin, int64_t end, const Rounding&
     }
     i += run;
   }
+  Store(stream, nullptr).finish();  // once: a run may be a few elements
   bits.flush();
 }
 
