@@ -52,7 +52,7 @@ Quantized rounded_at_scale(const at::Tensor& self, const at::Tensor& inverse_sca
 }
 
 // 2^exponent for -127 ≤ exponent ≤ 127 as float32; the lowest is subnormal.
-at::Tensor power_of_two(const at::Tensor& exponent) {
+at::Tensor powers_of_two(const at::Tensor& exponent) {
   const auto normal = at::bitwise_left_shift(exponent.add(127), 23);
   return at::where(exponent.eq(-127), at::full_like(normal, 0x00400000), normal).view(at::kFloat);
 }
@@ -80,7 +80,7 @@ Quantized block_float_composite(const at::Tensor& self, const BlockFloatArgument
   std::vector<int64_t> blocks = largest.sizes().vec();
   blocks[axis + 1] = arguments.block_size;
   const auto spread = exponent.expand(blocks).flatten(axis, axis + 1);
-  return rounded_at_scale(self, power_of_two(spread.neg()).to(type), power_of_two(spread).to(type), arguments.format,
+  return rounded_at_scale(self, powers_of_two(spread.neg()).to(type), powers_of_two(spread).to(type), arguments.format,
                           with_cut);
 }
 
