@@ -3,6 +3,7 @@
 # make demo-cpp  the same in C++, and how near its numbers are to Python's
 # make test   every test, C++ and Python
 # make test-aarch64  the quantisation kernels for phones' processors, under emulation: the same bits
+# make sanitize  the quantisation kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench  speed against the peers, as ratios
 # make pictures  the staircases in docs/api/quant/pictures, drawn from the ops
 # make lint   clang-format, ruff, mypy
@@ -24,7 +25,7 @@ CMAKE_FLAGS := -DTORCHSLIM_BUILD_PYTHON=ON -DTORCHSLIM_INPLACE=ON
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: demo demo-cpp test test-aarch64 bench pictures lint format build setup tests-build clean
+.PHONY: demo demo-cpp test test-aarch64 sanitize bench pictures lint format build setup tests-build clean
 
 setup:
 	@tools/setup.sh venv "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
@@ -57,6 +58,9 @@ test-aarch64: setup
 	@tools/setup.sh debian g++-aarch64-linux-gnu /usr/bin/aarch64-linux-gnu-g++
 	@tools/setup.sh debian qemu-user-static /usr/bin/qemu-aarch64-static
 	@tools/test_aarch64.sh "$(PY)"
+
+sanitize: setup
+	@tools/sanitize.sh "$(PY)"
 
 bench: build
 	@$(PY) tests/benchmarks/run.py --out build/bench.json
