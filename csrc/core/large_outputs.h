@@ -29,6 +29,6 @@ inline void advise_huge_pages(void* data, size_t bytes) {
 
 /// Returns whether an output of `bytes` is so large that a cache hardly keeps it until it is read. Writing it past the
 /// cache (core/streaming_store.h) then saves reading each line before it is overwritten, a third of the memory traffic.
-inline bool worth_streaming(size_t bytes) { return bytes >= size_t{16} << 20; }
+inline bool worth_streaming(size_t bytes) { return bytes >= size_t{8} << 20; }
 
 }  // namespace torchslim::core

@@ -7,11 +7,13 @@
 #include <torch/library.h>
 #include <torchslim/quant/observe_histogram.h>
 
+#include <cmath>
 #include <mutex>
 
 #include "core/composite.h"
 #include "quant/elementwise.h"
 #include "quant/fake_quantize.h"
+#include "quant/fake_quantize_kernel.h"
 #include "quant/histogram.h"
 #include "quant/observe_kernel.h"
 #include "quant/observed_rows.h"
@@ -66,20 +68,33 @@ BinSpan span_of(detail::Range range, int64_t bins) {
   return {static_cast<float>(1 / layout.width()), static_cast<float>(layout.first), static_cast<int32_t>(bins)};
 }
 
-// All elements share one histogram: threads take segments of it.
+// All elements share one histogram: threads take parts of it, each chunk read twice while it is in the cache. Returns
+// the range, NaN where one is among them.
 template <typename T>
-void count_one_row(const T* x, int64_t n, const BinSpan& span, int64_t* sums) {
-  constexpr int64_t kSegment = 8 * kChunk;  // so that adding up the counts costs little
+detail::Range count_one_row(const T* x, int64_t n, const BinSpan& span, int64_t* sums) {
+  constexpr int64_t kMost = int64_t{1} << 31;  // what 32 bits of a count surely hold
+  detail::Range range{INFINITY, -INFINITY};
   std::mutex adding;
-  at::parallel_for(0, (n + kSegment - 1) / kSegment, 1, [&](int64_t first, int64_t last) {
+  detail::for_each_chunk(n, [&](int64_t begin, int64_t end) {
     Counts counts(span.bins, kCountWays);
-    for (int64_t segment = first; segment < last; ++segment) {
-      const int64_t begin = segment * kSegment;
-      counts.count(x + begin, std::min(kSegment, n - begin), span);
-      const std::lock_guard<std::mutex> lock(adding);
-      counts.add_to(sums);
+    detail::Range seen{INFINITY, -INFINITY};
+    for (int64_t uncounted = 0; begin < end; begin += kChunk) {
+      const int64_t size = std::min(kChunk, end - begin);
+      float low, high;
+      TORCHSLIM_CALL_KERNEL(range_span<T>, x + begin, size, &low, &high);
+      detail::widen(&seen, low, high);
+      counts.count(x + begin, size, span);
+      uncounted += size;
+      if (uncounted > kMost - kChunk || begin + size == end) {
+        const std::lock_guard<std::mutex> lock(adding);
+        counts.add_to(sums);
+        uncounted = 0;
+      }
     }
+    const std::lock_guard<std::mutex> lock(adding);
+    detail::widen(&range, static_cast<float>(seen.min), static_cast<float>(seen.max));
   });
+  return range;
 }
 
 // Each row has its own histogram: threads take rows.
@@ -137,6 +152,27 @@ void count_composite(const at::Tensor& x, const Rows& rows, const RangeTable& ra
   }
 }
 
+// Nearly every batch lies in the range that was seen before: one read counts it. Returns false, and changes nothing, if
+// this one does not.
+bool count_in_known_range(const Rows& rows, const at::Tensor& histogram, const RangeTable& known) {
+  const auto range = known.get(0);
+  if (range.min > range.max) {
+    return false;
+  }
+  auto counts = detail::in_wider_bins(kHistogramOp, histogram, known, known);
+  const auto span = span_of(range, counts.size(-1));
+  detail::Range seen;
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, rows.data.scalar_type(), "observe_histogram", [&] {
+    seen = count_one_row(rows.data.const_data_ptr<scalar_t>(), rows.data.numel(), span,
+                         counts.mutable_data_ptr<int64_t>());
+  });
+  const bool inside = seen.min >= range.min && seen.max <= range.max;
+  if (inside) {
+    histogram.copy_(counts);
+  }
+  return inside;
+}
+
 // Nothing is written before everything has been checked and computed.
 void observe_histogram_op(const at::Tensor& self, const at::Tensor& histogram, const at::Tensor& min_val,
                           const at::Tensor& max_val, std::optional<int64_t> axis, std::optional<int64_t> group_size,
@@ -146,8 +182,12 @@ void observe_histogram_op(const at::Tensor& self, const at::Tensor& histogram, c
     return;
   }
   const auto rows = detail::rows_of(self, how);
-  const auto seen = detail::observed_ranges(kHistogramOp, self, rows, skip_non_finite);
   const RangeTable before(min_val, max_val);
+  const bool on_cpu = self.is_cpu() && !core::composite_on_cpu();
+  if (on_cpu && rows.rows == 1 && count_in_known_range(rows, histogram, before)) {
+    return;
+  }
+  const auto seen = detail::observed_ranges(kHistogramOp, self, rows, skip_non_finite);
   RangeTable after(min_val, max_val);
   for (int64_t row = 0; row < after.size(); ++row) {
     if (seen[row].min <= seen[row].max) {
@@ -156,7 +196,7 @@ void observe_histogram_op(const at::Tensor& self, const at::Tensor& histogram, c
     }
   }
   auto counts = detail::in_wider_bins(kHistogramOp, histogram, before, after);
-  if (self.is_cpu() && !core::composite_on_cpu()) {
+  if (on_cpu) {
     count_cpu(rows, after, counts.size(-1), counts.mutable_data_ptr<int64_t>());
   } else {
     count_composite(self, rows, after, counts.size(-1), counts.mutable_data_ptr<int64_t>());

@@ -37,20 +37,31 @@ TORCHSLIM_INLINE int32_t bin_of(float x, const quant::BinSpan& span) {
   return bin >= 0.0f && bin < static_cast<float>(span.bins) ? static_cast<int32_t>(bin) : span.bins;
 }
 
+// The bins of a vector.
 struct VectorBins {
-  Vec inverse_width, first, bins;
+  Vec inverse_width, first;
+  int32_t bins;
 
   explicit VectorBins(const quant::BinSpan& span)
-      : inverse_width(span.inverse_width), first(span.first), bins(static_cast<float>(span.bins)) {}
+      : inverse_width(span.inverse_width), first(span.first), bins(span.bins) {}
 
   TORCHSLIM_INLINE void write(const float* from, int32_t* to) const {
     const Vec x = Vec::loadu(from);
     const Vec widths = x * inverse_width;
+#ifdef CPU_CAPABILITY_AVX2
+    const Vec down = widths.floor();
+    const Vec underflowed = (down == Vec(0.0f)) & (x < Vec(0.0f));
+    const __m256i bin = _mm256_cvttps_epi32(down - (underflowed & Vec(1.0f)) - first);
+    // What no int32 holds, as NaN, has become 0x80000000, and what is negative is larger yet as unsigned.
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_min_epu32(bin, _mm256_set1_epi32(bins)));
+#else
     const Vec nearest = core::round_half_even(widths);
     const Vec above = (nearest > widths) | ((nearest == Vec(0.0f)) & (x < Vec(0.0f)));
     const Vec bin = nearest - (above & Vec(1.0f)) - first;
-    const Vec inside = (bin >= Vec(0.0f)) & (bin < bins);
-    at::vec::convert_to_int_of_same_size(Vec::blendv(bins, bin, inside)).store(to);
+    const Vec none(static_cast<float>(bins));
+    const Vec inside = (bin >= Vec(0.0f)) & (bin < none);
+    at::vec::convert_to_int_of_same_size(Vec::blendv(none, bin, inside)).store(to);
+#endif
   }
 };
 

@@ -15,7 +15,7 @@ struct BinSpan {
 };
 
 /// Values that fall into one bin again and again wait for each other: `ways` counts take turns.
-constexpr int kCountWays = 4;
+constexpr int kCountWays = 2;
 
 }  // namespace torchslim::quant
 

@@ -25,11 +25,6 @@ constexpr float kInfinite = std::numeric_limits<float>::infinity();
 
 bool is_finite(Range range) { return std::isfinite(range.min) && std::isfinite(range.max); }
 
-void widen(Range* range, float low, float high) {
-  range->min = low < range->min || std::isnan(low) ? low : range->min;
-  range->max = high > range->max || std::isnan(high) ? high : range->max;
-}
-
 enum class Values { kAll, kFinite };
 
 template <Values values, typename T>
@@ -112,6 +107,11 @@ std::vector<Range> ranges_of(const at::Tensor& x, const Rows& rows, Values value
 }
 
 }  // namespace
+
+void widen(Range* range, float low, float high) {
+  range->min = low < range->min || std::isnan(low) ? low : range->min;
+  range->max = high > range->max || std::isnan(high) ? high : range->max;
+}
 
 c10::SymDimVector check_granularity(const char* op, const at::Tensor& x, Granularity how) {
   TORCH_CHECK_VALUE(how.axis || !how.group_size, op, ": group_size ", how.group_size.value_or(0),

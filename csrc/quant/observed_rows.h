@@ -33,6 +33,9 @@ struct Rows {
   std::string name(int64_t row) const;
 };
 
+/// Widens `range` so that it holds low and high; NaN stays.
+void widen(Range* range, float low, float high);
+
 /// Returns the rows of x, which is not empty, without a copy where its layout allows.
 Rows rows_of(const at::Tensor& x, Granularity how);
 

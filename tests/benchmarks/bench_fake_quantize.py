@@ -54,6 +54,7 @@ def forward_case(name: str, shape: tuple[int, ...]) -> Case:
         shape=name,
         least_ratio_to_peer=least_to_aten,
         most_ratio_to_clone=1.3 if x.nbytes >= 16 * MB else None,
+        traffic=2 if x.nbytes >= 16 * MB else None,
     )
 
 
@@ -68,6 +69,7 @@ def forward_backward_case(name: str, shape: tuple[int, ...]) -> Case:
         clone=clone_of(x.detach()),
         shape=name,
         least_ratio_to_peer=1.0 if name in SMALL else 8.0 if name == "16 MB" else None,
+        traffic=4 if x.nbytes >= 16 * MB else None,
     )
 
 
@@ -134,6 +136,7 @@ def observe_case() -> Case:
         clone=x.detach().clone,
         shape="64 x 64 x 28 x 28",
         least_ratio_to_peer=6.0,
+        traffic=5,
     )
 
 
@@ -161,6 +164,7 @@ def observe_channels_case(layout: torch.memory_format) -> Case:
         clone=x.detach().clone,
         shape=" x ".join(map(str, shape)),
         least_ratio_to_peer=6.0,
+        traffic=5,
     )
 
 

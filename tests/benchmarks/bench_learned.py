@@ -47,6 +47,7 @@ def per_tensor_case() -> Case:
         clone=inputs[0].detach().clone,
         shape="16 x 64 x 56 x 56",
         least_ratio_to_peer=10.0,
+        traffic=5,
     )
 
 
@@ -64,6 +65,7 @@ def per_channel_case(memory_format: torch.memory_format) -> Case:
         clone=inputs[0].detach().clone,
         shape="16 x 64 x 56 x 56",
         least_ratio_to_peer=10.0,
+        traffic=5,
     )
 
 
@@ -79,6 +81,7 @@ def compiled_case() -> Case:
         clone=inputs[0].detach().clone,
         shape="16 x 64 x 56 x 56",
         least_ratio_to_peer=1.0,
+        traffic=5,
     )
 
 

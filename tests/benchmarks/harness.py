@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Times our call, a peer's and a plain clone in turn, in one run: a machine whose speed drifts hurts all alike."""
 
+import ctypes
 import json
 import statistics
 import time
@@ -24,6 +25,8 @@ class Case:
     #: What is promised: the least ratio to the peer and the most to the clone; None where nothing is.
     least_ratio_to_peer: float | None = None
     most_ratio_to_clone: float | None = None
+    #: How often our call reads or writes the whole tensor; a clone does twice.
+    traffic: int | None = None
 
 
 @dataclass
@@ -68,6 +71,7 @@ def measure(case: Case, seconds: float, threads: int) -> dict[str, object]:
         "clone_ms": clone.median if clone else None,
         "ratio_to_peer": peer.median / ours.median,
         "ratio_to_clone": ours.median / clone.median if clone else None,
+        "ratio_of_bandwidths": case.traffic / 2 * clone.median / ours.median if case.traffic and clone else None,
         "threads": threads,
         "shape": case.shape,
         "least_ratio_to_peer": case.least_ratio_to_peer,
@@ -88,14 +92,42 @@ def verdict(row: dict[str, object]) -> str:
 
 def format_row(row: dict[str, object]) -> str:
     """One line of the printed table."""
-    clone = f"{row['ratio_to_clone']:6.2f}x" if row["ratio_to_clone"] is not None else "      -"
+    clone, bandwidth = (
+        f"{row[key]:6.2f}x" if row[key] is not None else "      -" for key in ("ratio_to_clone", "ratio_of_bandwidths")
+    )
     return (
         f"{row['name']!s:44} {row['shape']!s:18} {row['threads']}  {row['ours_ms']:9.3f} {row['peer_ms']:9.3f} "
-        f"{row['ratio_to_peer']:7.2f}x {clone}  {verdict(row):5}  vs {row['peer']}"
+        f"{row['ratio_to_peer']:7.2f}x {clone} {bandwidth}  {verdict(row):5}  vs {row['peer']}"
     )
 
 
-HEADER = f"{'case':44} {'shape':18} thr  {'ours ms':>8} {'peer ms':>9} {'faster':>8} {'/clone':>7}  {'must':5}"
+HEADER = (
+    f"{'case':44} {'shape':18} thr  {'ours ms':>8} {'peer ms':>9} {'faster':>8} {'/clone':>7} {'GB/s':>7}  {'must':5}"
+)
+LEGEND = """faster: the peer's time in ours. /clone: our time in that of a clone of the same tensor.
+GB/s: the bytes a second that our call moves in those of the clone; near 1 and above, memory is the limit.
+Tensors of up to 32 MB reuse memory."""
+
+
+def keep_freed_memory() -> None:
+    """Has the C library keep what is freed: else some rounds, of whomever, wait for page faults and others do not."""
+    trim_threshold, mmap_threshold, most = -1, -3, 32 << 20
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(trim_threshold, 1 << 30)
+        libc.mallopt(mmap_threshold, most)
+
+
+def scaling(rows: list[dict[str, object]]) -> list[str]:
+    """For each promise on a large tensor, how our call and the clone gain from a second thread."""
+    lines = []
+    one = {(row["name"], row["shape"]): row for row in rows if row["threads"] == 1}
+    for row in rows:
+        first = one.get((row["name"], row["shape"]))
+        if row["threads"] == 2 and first and row["ratio_of_bandwidths"] is not None:
+            ours, clone = (first[key] / row[key] for key in ("ours_ms", "clone_ms"))  # type: ignore[operator]
+            lines.append(f"{row['name']!s:44} {row['shape']!s:18} 2 threads: {ours:.2f}x, the clone {clone:.2f}x")
+    return lines
 
 
 def save(rows: list[dict[str, object]], path: Path) -> None:

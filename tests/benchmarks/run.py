@@ -22,13 +22,15 @@ def main() -> int:
 
     files = sorted(path.stem for path in Path(__file__).parent.glob("bench_*.py") if options.only in path.stem)
     rows = []
-    print(harness.HEADER)
+    harness.keep_freed_memory()
+    print(f"{harness.LEGEND}\n{harness.HEADER}")
     for threads in (1, 2):
         for name in files:
             for case in importlib.import_module(name).cases(threads):
                 rows.append(harness.measure(case, options.seconds, threads))
                 print(harness.format_row(rows[-1]), flush=True)
     harness.save(rows, options.out)
+    print(*harness.scaling(rows), sep="\n")
     short = [row for row in rows if harness.verdict(row) == "short"]
     print(f"{len(rows)} cases, {len(short)} short of what is promised; written to {options.out}")
     return 0
