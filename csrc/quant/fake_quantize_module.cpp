@@ -11,6 +11,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 #include <torchslim/quant/fake_quantize.h>
+#include <torchslim/quant/fake_quantize_group.h>
 #include <torchslim/quant/fake_quantize_module.h>
 #include <torchslim/quant/observe_fake_quantize.h>
 
@@ -31,6 +32,8 @@ ObserverOptions observer_options(const FakeQuantizeOptions& options) {
       .bits(options.bits())
       .symmetric(options.symmetric())
       .axis(options.axis())
+      .group_size(options.group_size())
+      .averaging_constant(options.averaging_constant())
       .bins(options.bins())
       .percentile(options.percentile());
 }
@@ -40,16 +43,15 @@ void check_options(const FakeQuantizeOptions& options) {
   TORCH_CHECK_VALUE(observer == "moving_average" || observer == "min_max" || has_histogram(observer), kModule,
                     ": observer must be one of moving_average, min_max, histogram, percentile, mse, entropy, got `",
                     observer, "`");
-  TORCH_CHECK_VALUE(options.bits() >= 2 && options.bits() <= 16, kModule, ": bits must be in [2, 16], got ",
-                    options.bits());
+  TORCH_CHECK_VALUE(options.averaging_constant() > 0 && options.averaging_constant() <= 1, kModule,
+                    ": averaging_constant must be in (0, 1], got ", options.averaging_constant());
+  observer_options(options).check(kModule);
   const auto& activation = options.activation();
   TORCH_CHECK_VALUE(activation == "none" || activation == "relu" || activation == "relu6", kModule,
                     ": activation must be `none`, `relu` or `relu6`, got `", activation, "`");
   TORCH_CHECK_VALUE(activation == "none" || !options.axis(), kModule, ": activation `", activation,
                     "` needs one grid for the tensor, got axis ", options.axis().value_or(0),
                     "; apply the activation before the quantiser");
-  TORCH_CHECK_VALUE(options.averaging_constant() > 0 && options.averaging_constant() <= 1, kModule,
-                    ": averaging_constant must be in (0, 1], got ", options.averaging_constant());
 }
 
 std::optional<double> clamp_min_of(const FakeQuantizeOptions& options) {
@@ -80,7 +82,7 @@ void FakeQuantizeImpl::reset() {
   zero_point = register_buffer("zero_point", at::zeros(shape, at::kInt));
   observer_enabled = register_buffer("observer_enabled", at::ones({1}, at::kByte));
   fake_quant_enabled = register_buffer("fake_quant_enabled", at::ones({1}, at::kByte));
-  const auto adopt = [this](auto observer) { histogram_observer_ = register_module("observer", observer).get(); };
+  const auto adopt = [this](auto observer) { observer_ = register_module("observer", observer).get(); };
   const auto& name = options.observer();
   if (name == "histogram") {
     adopt(HistogramObserver(observer_options(options)));
@@ -90,6 +92,9 @@ void FakeQuantizeImpl::reset() {
     adopt(MseObserver(observer_options(options)));
   } else if (name == "entropy") {
     adopt(EntropyObserver(observer_options(options)));
+  } else if (options.group_size()) {
+    name == "min_max" ? adopt(MinMaxObserver(observer_options(options)))
+                      : adopt(MovingAverageObserver(observer_options(options)));
   }
 }
 
@@ -98,6 +103,9 @@ void FakeQuantizeImpl::pretty_print(std::ostream& stream) const {
          << ", symmetric=" << (options.symmetric() ? "true" : "false") << ", activation=" << options.activation();
   if (options.axis()) {
     stream << ", axis=" << *options.axis();
+  }
+  if (options.group_size()) {
+    stream << ", group_size=" << *options.group_size();
   }
   stream << ")";
 }
@@ -117,8 +125,8 @@ GridTensors FakeQuantizeImpl::calculate_qparams() const {
 
 void FakeQuantizeImpl::update_qparams() {
   at::NoGradGuard no_grad;
-  if (histogram_observer_ != nullptr) {
-    const auto range = histogram_observer_->calculate_range();
+  if (observer_ != nullptr) {
+    const auto range = observer_->calculate_range();
     min_val.resize_(range.min_val.sizes()).copy_(range.min_val);
     max_val.resize_(range.max_val.sizes()).copy_(range.max_val);
   }
@@ -133,6 +141,13 @@ void FakeQuantizeImpl::update_qparams() {
 at::Tensor FakeQuantizeImpl::activated(const at::Tensor& x) const {
   const auto& activation = options.activation();
   return activation == "relu" ? at::relu(x) : activation == "relu6" ? at::relu6(x) : x;
+}
+
+at::Tensor FakeQuantizeImpl::quantized(const at::Tensor& x) const {
+  if (options.group_size()) {
+    return fake_quantize_group(x, scale, zero_point, quant_min(), quant_max(), *options.group_size(), *options.axis());
+  }
+  return fake_quantize(x, scale, zero_point, quant_min(), quant_max(), options.axis());
 }
 
 at::Tensor FakeQuantizeImpl::observed_channels(const at::Tensor& x, bool rounds) {
@@ -163,14 +178,12 @@ at::Tensor FakeQuantizeImpl::observed(const at::Tensor& x) {
 at::Tensor FakeQuantizeImpl::forward(const at::Tensor& x) {
   if (torch::jit::tracer::isTracing()) {
     const auto activation = activated(x);
-    return is_set(fake_quant_enabled)
-               ? fake_quantize(activation, scale, zero_point, quant_min(), quant_max(), options.axis())
-               : activation;
+    return is_set(fake_quant_enabled) ? quantized(activation) : activation;
   }
   const bool rounds = is_set(fake_quant_enabled);
   if (is_training() && is_set(observer_enabled)) {
-    if (histogram_observer_ != nullptr) {
-      histogram_observer_->forward(activated(x.detach()));
+    if (observer_ != nullptr) {
+      observer_->forward(activated(x.detach()));
       update_qparams();
     } else if (options.axis()) {
       return observed_channels(x, rounds);
@@ -184,7 +197,7 @@ at::Tensor FakeQuantizeImpl::forward(const at::Tensor& x) {
   if (!rounds) {
     return activated(x);
   }
-  return options.activation() == "none" ? fake_quantize(x, scale, zero_point, quant_min(), quant_max(), options.axis())
+  return options.activation() == "none" ? quantized(x)
                                         : clamp_fake_quantize(x, scale, zero_point, quant_min(), quant_max(),
                                                               clamp_min_of(options), clamp_max_of(options));
 }

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from torchslim import _C
+from torchslim.quant.fake_quantize_group import fake_quantize_group
 from torchslim.quant.observers import MinMaxObserver, MovingAverageObserver, Observer, as_observer
 
 _is_tracing: Callable[[], bool] = torch.jit._trace.is_tracing
@@ -39,12 +40,14 @@ class FakeQuantize(nn.Module):
 
     Args:
         observer: "moving_average", "min_max", "histogram", "percentile", "mse", "entropy", or an observer with other
-            settings, such as `MovingAverageObserver(0.01)`. Bits, symmetry and axis are those of the quantiser. Other
-            than the first two, or one that skips NaN, it becomes the child `observer`, and training forwards search
-            its range anew each time; `torch.compile` then breaks the graph there.
-        bits: width of the integers, 2 to 16. The grid is [-2^(bits-1), 2^(bits-1) - 1].
-        symmetric: the zero point is 0 and the grid loses its lowest code, as for weights.
+            settings, such as `MovingAverageObserver(0.01)`. Bits, symmetry, axis and groups are those of the quantiser.
+            Other than the first two, or one that skips NaN or sees groups, it becomes the child `observer`, which reads
+            `x` once more, and training forwards search its range anew each time; `torch.compile` then breaks the graph
+            there.
+        bits: width of the integers, 1 to 16. The grid is [-2^(bits-1), 2^(bits-1) - 1].
+        symmetric: the zero point is 0 and the grid loses its lowest code, as for weights; takes 2 bits or more.
         axis: the channel dimension, to have one grid for each channel; None: one grid.
+        group_size: elements along `axis` that share a grid; must divide it. None: all of a channel share one.
         activation: "none", "relu" or "relu6": applied first, at no cost. Needs `axis=None`.
 
     Raises:
@@ -74,12 +77,14 @@ class FakeQuantize(nn.Module):
         symmetric: bool = False,
         axis: int | None = None,
         *,
+        group_size: int | None = None,
         activation: str = "none",
     ) -> None:
         """Checks the arguments, then starts with nothing seen: scale 1, zero point 0."""
         super().__init__()
-        if not 2 <= bits <= 16:
-            raise ValueError(f"FakeQuantize: bits must be in [2, 16], got {bits}")
+        self.quant_min, self.quant_max = _C.quant.observed_codes(
+            "torchslim::FakeQuantize", bits, symmetric, axis, group_size, None, None, "refuse", 0.1, 2048, 99.99
+        )
         if activation not in _CLAMPS:
             raise ValueError(f"FakeQuantize: activation must be one of {', '.join(_CLAMPS)}, got {activation!r}")
         if activation != "none" and axis is not None:
@@ -90,9 +95,8 @@ class FakeQuantize(nn.Module):
         self.bits = bits
         self.symmetric = symmetric
         self.axis = axis
+        self.group_size = group_size
         self.activation = activation
-        self.quant_max = 2 ** (bits - 1) - 1
-        self.quant_min = -self.quant_max - (0 if symmetric else 1)
         self._set_observer(as_observer(observer))
         shape = () if axis is None else (0,)
         self.register_buffer("min_val", torch.full(shape, math.inf))
@@ -172,21 +176,24 @@ class FakeQuantize(nn.Module):
     def extra_repr(self) -> str:
         """The arguments, for `print(model)`."""
         axis = "" if self.axis is None else f", axis={self.axis}"
+        axis += "" if self.group_size is None else f", group_size={self.group_size}"
         return (
             f"observer={self.observer}, bits={self.bits}, symmetric={self.symmetric}{axis}, "
             f"activation={self.activation!r}"
         )
 
     def _set_observer(self, observer: Observer) -> None:
-        if observer.group_size is not None:
+        if observer.group_size not in (None, self.group_size):
             raise ValueError(
-                f"FakeQuantize: the observer must have one grid for the tensor or for each channel, got group_size "
-                f"{observer.group_size}; use the observer and fake_quantize_group"
+                f"FakeQuantize: the observer has group_size {observer.group_size}, the quantiser {self.group_size}; "
+                "give group_size to the quantiser alone"
             )
         fused = isinstance(observer, MovingAverageObserver | MinMaxObserver)
-        self._searches = not fused or observer.options["non_finite"] == "skip"
+        self._searches = not fused or observer.options["non_finite"] == "skip" or self.group_size is not None
         if self._searches:
-            self.observer = observer.for_grid(self.quant_min, self.quant_max, self.symmetric, self.axis)
+            self.observer = observer.for_grid(
+                self.quant_min, self.quant_max, self.symmetric, self.axis, self.group_size
+            )
         else:
             # The rule alone: the range is in this module's own buffers, under the names that files hold.
             self.__dict__["observer"] = observer
@@ -206,6 +213,10 @@ class FakeQuantize(nn.Module):
         return torch.relu(x) if self.activation == "relu" else functional.relu6(x)
 
     def _quantized(self, x: Tensor) -> Tensor:
+        if self.group_size is not None:
+            assert self.axis is not None
+            grid = self.scale, self.zero_point, self.quant_min, self.quant_max
+            return fake_quantize_group(x, *grid, self.group_size, self.axis)
         return _fake_quantize(x, self.scale, self.zero_point, self.quant_min, self.quant_max, self.axis)
 
     def _averaging_constant(self) -> float:

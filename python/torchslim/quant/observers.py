@@ -125,10 +125,13 @@ class Observer(nn.Module):
         shape = torch.Size(() if self.axis is None else (0,))
         self.min_val, self.max_val, self.histogram = self._unseen(shape)
 
-    def for_grid(self, quant_min: int, quant_max: int, symmetric: bool, axis: int | None) -> Observer:
+    def for_grid(
+        self, quant_min: int, quant_max: int, symmetric: bool, axis: int | None, group_size: int | None
+    ) -> Observer:
         """Returns a new observer with the settings of this one and another grid; it has seen nothing."""
         settings = {name: getattr(self, name) for name in self._settings}
-        grid = {"quant_min": quant_min, "quant_max": quant_max, "symmetric": symmetric, "axis": axis}
+        codes = {"quant_min": quant_min, "quant_max": quant_max, "symmetric": symmetric}
+        grid = {**codes, "axis": axis, "group_size": group_size}
         return type(self)(**{**settings, **self.options, **grid})
 
     def extra_repr(self) -> str:

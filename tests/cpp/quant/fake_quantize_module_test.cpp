@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <torch/csrc/jit/frontend/tracer.h>
 #include <torchslim/quant/fake_quantize.h>
+#include <torchslim/quant/fake_quantize_group.h>
 #include <torchslim/quant/fake_quantize_module.h>
 
 #include <limits>
@@ -110,11 +111,39 @@ TEST_CASE("FakeQuantize: a trace holds the activation and one node that reads th
 
 TEST_CASE("FakeQuantize: bad options are refused", "[quant][FakeQuantize]") {
   CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().observer("median")), ContainsSubstring("got `median`"));
-  CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().bits(17)), ContainsSubstring("bits must be in [2, 16], got 17"));
+  CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().bits(17)), ContainsSubstring("bits must be in [1, 16], got 17"));
+  CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().bits(0)), ContainsSubstring("bits must be in [1, 16], got 0"));
+  CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().bits(1).symmetric(true)), ContainsSubstring("has one point"));
+  CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().group_size(2)), ContainsSubstring("needs `axis`"));
   CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().activation("gelu")), ContainsSubstring("got `gelu`"));
   CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().activation("relu").axis(1)), ContainsSubstring("axis 1"));
   CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().averaging_constant(0)), ContainsSubstring("(0, 1], got 0"));
   CHECK_THROWS_AS(FakeQuantize()->calculate_qparams(), c10::ValueError);
+}
+
+TEST_CASE("FakeQuantize: one bit has two levels", "[quant][FakeQuantize]") {
+  FakeQuantize quantizer(FakeQuantizeOptions().bits(1));
+  const auto y = quantizer->forward(at::tensor({-1.0f, -0.4f, -0.6f, 0.0f}));
+  CHECK(at::equal(y, at::tensor({-1.0f, 0.0f, -1.0f, 0.0f})));
+}
+
+TEST_CASE("FakeQuantize: groups have grids of their own, and are part of the state", "[quant][FakeQuantize]") {
+  const std::string name = GENERATE("moving_average", "min_max", "histogram", "mse");
+  const auto options = FakeQuantizeOptions().observer(name).bits(4).axis(1).group_size(3);
+  FakeQuantize quantizer(options);
+  const auto x = at::randn({4, 6}).requires_grad_();
+  const auto y = quantizer->forward(x);
+  CHECK(quantizer->scale.sizes() == at::IntArrayRef{4, 2});
+  CHECK(at::equal(y, torchslim::quant::fake_quantize_group(x, quantizer->scale, quantizer->zero_point, -8, 7, 3, 1)));
+  CHECK(torch::autograd::grad({y.sum()}, {x})[0].sum().item<float>() > 0);
+  std::stringstream file;
+  torch::save(quantizer, file);
+  FakeQuantize loaded(options);
+  torch::load(loaded, file);
+  loaded->eval();
+  CHECK(at::equal(loaded->forward(x), y));
+  CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().axis(1).group_size(4))->forward(x),
+                    ContainsSubstring("must divide dimension 1 of size 6, got 4"));
 }
 
 TEST_CASE("FakeQuantize: an observer with a histogram cuts outliers, and is part of the state", "[quant]") {

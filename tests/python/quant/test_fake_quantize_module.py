@@ -87,7 +87,9 @@ def test_the_observer_moves_the_range(observer: Any, expected: tuple[float, floa
         ({}, (-128, 127)),
         ({"symmetric": True}, (-127, 127)),
         ({"bits": 4}, (-8, 7)),
+        ({"bits": 1}, (-1, 0)),
         ({"bits": 2, "symmetric": True}, (-1, 1)),
+        ({"bits": 16}, (-32768, 32767)),
     ],
 )
 def test_bits_and_symmetry_give_the_grid(options: Any, grid: tuple[int, int]) -> None:
@@ -149,6 +151,38 @@ def test_what_is_not_finite_is_refused_and_changes_nothing() -> None:
     assert_same_state(state_of(quantiser), before)
 
 
+@pytest.mark.parametrize("observer", ["moving_average", "min_max", "histogram", "percentile", "mse", "entropy"])
+@pytest.mark.parametrize(("axis", "shape"), [(1, (4, 2, 3)), (-1, (4, 6, 1)), (0, (2, 6, 3))])
+def test_groups_have_grids_of_their_own(observer: str, axis: int, shape: tuple[int, ...]) -> None:
+    x = torch.randn(4, 6, 3, requires_grad=True)
+    group_size = x.shape[axis] // shape[axis]
+    quantiser = trained(x.detach(), observer=observer, bits=4, axis=axis, group_size=group_size)
+    assert quantiser.scale.shape == quantiser.zero_point.shape == shape
+    moved = x.detach().movedim(axis, -1)
+    for index in (0, -1):  # the first and the last group see only their own values
+        group = moved[0, 0, :group_size] if index == 0 else moved[-1, -1, -group_size:]
+        scale = quantiser.scale.movedim(axis, -1).flatten()[index]
+        alone = trained(group, observer=observer, bits=4, axis=0, group_size=group_size)
+        torch.testing.assert_close(scale, alone.scale[0])
+    expected = ts.quant.fake_quantize_group(x, quantiser.scale, quantiser.zero_point, -8, 7, group_size, axis)
+    for mode in (False, True):
+        y = quantiser.train(mode)(x)
+        if not mode:
+            assert torch.equal(y, expected)
+        assert torch.autograd.grad(y.sum(), x)[0].sum() > 0
+    loaded = FakeQuantize(observer, bits=4, axis=axis, group_size=group_size).eval()
+    loaded.load_state_dict(quantiser.state_dict())
+    assert torch.equal(loaded(x), quantiser.eval()(x))
+
+
+def test_a_group_that_does_not_divide_is_refused_and_nothing_changes() -> None:
+    quantiser = FakeQuantize(axis=1, group_size=4)
+    before = state_of(quantiser)
+    with pytest.raises(ValueError, match="group_size must divide dimension 1 of size 6, got 4"):
+        quantiser(torch.randn(2, 6))
+    assert_same_state(state_of(quantiser), before)
+
+
 def test_nothing_observed_has_no_qparams() -> None:
     with pytest.raises(ValueError, match="no range has been observed yet"):
         FakeQuantize().calculate_qparams()
@@ -159,7 +193,11 @@ def test_nothing_observed_has_no_qparams() -> None:
     [
         ({"observer": "median"}, ValueError, "observer must be one of moving_average, min_max, .*, got 'median'"),
         ({"observer": 3}, TypeError, "observer must be a name or an observer, got 3"),
-        ({"bits": 1}, ValueError, r"bits must be in \[2, 16\], got 1"),
+        ({"bits": 0}, ValueError, r"bits must be in \[1, 16\], got 0"),
+        ({"bits": 17}, ValueError, r"bits must be in \[1, 16\], got 17"),
+        ({"bits": 1, "symmetric": True}, ValueError, "a symmetric grid of 1 bit has one point; choose bits >= 2"),
+        ({"group_size": 4}, ValueError, "group_size 4 needs `axis`"),
+        ({"group_size": 0, "axis": 0}, ValueError, "group_size must be >= 1, got 0"),
         ({"activation": "gelu"}, ValueError, "activation must be one of none, relu, relu6, got 'gelu'"),
         ({"activation": "relu", "axis": 0}, ValueError, "activation 'relu' needs one grid for the tensor, got axis 0"),
     ],
@@ -265,5 +303,7 @@ def test_an_observer_gives_its_settings_and_takes_the_grid() -> None:
     skipping = FakeQuantize(ts.quant.MinMaxObserver(non_finite="skip"))
     assert skipping(torch.tensor([1.0, math.nan])).isnan().tolist() == [False, True]
     assert skipping.max_val == 1
-    with pytest.raises(ValueError, match="got group_size 4; use the observer and fake_quantize_group"):
+    with pytest.raises(
+        ValueError, match="the observer has group_size 4, the quantiser None; give group_size to the quantiser"
+    ):
         FakeQuantize(ts.quant.MinMaxObserver(axis=0, group_size=4))

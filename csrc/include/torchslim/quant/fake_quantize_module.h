@@ -20,12 +20,15 @@ struct TORCHSLIM_API FakeQuantizeOptions {
   /// How the range follows what is seen: "moving_average", "min_max", or by a histogram (`observers.h`) "histogram",
   /// "percentile", "mse" or "entropy". Default: "moving_average".
   TORCH_ARG(std::string, observer) = "moving_average";
-  /// Width of the integers, 2 to 16. The grid is [-2^(bits-1), 2^(bits-1) - 1], without its lowest code if symmetric.
+  /// Width of the integers, 1 to 16. The grid is [-2^(bits-1), 2^(bits-1) - 1], without its lowest code if symmetric,
+  /// which takes 2 bits or more.
   TORCH_ARG(int64_t, bits) = 8;
   /// Whether the zero point is 0, as for weights. Default: false.
   TORCH_ARG(bool, symmetric) = false;
   /// The channel dimension, to have one grid for each channel; empty: one grid. Default: empty.
   TORCH_ARG(std::optional<int64_t>, axis) = std::nullopt;
+  /// Elements along `axis` that share a grid; must divide it. Empty: all of a channel share one. Default: empty.
+  TORCH_ARG(std::optional<int64_t>, group_size) = std::nullopt;
   /// The activation that is applied first, at no cost: "none", "relu" or "relu6". Needs an empty `axis`. Default: "none".
   TORCH_ARG(std::string, activation) = "none";
   /// How far the moving average goes towards a new range, in (0, 1]. Default: 0.1, as fast as a batch norm's statistics
@@ -41,8 +44,9 @@ struct TORCHSLIM_API FakeQuantizeOptions {
 /// moves its grid (`observe_fake_quantize`); eval() freezes the grid. Under a JIT trace it is the plain activation and one
 /// torchslim::fake_quantize node.
 /// Buffers (names of torch.ao): min_val, max_val, scale, zero_point of shape () or, with an axis, (channels) from the first
-/// forward on; observer_enabled and fake_quant_enabled, uint8 of shape (1). An observer with a histogram is the child
-/// `observer`; it searches the range anew in each training forward.
+/// forward on, or with groups the shape of x with its groups in place of `axis`; observer_enabled and fake_quant_enabled,
+/// uint8 of shape (1). An observer with a histogram, or of groups, is the child `observer`, which reads x once more; one with a
+/// histogram searches the range anew in each training forward.
 class TORCHSLIM_API FakeQuantizeImpl : public torch::nn::Cloneable<FakeQuantizeImpl> {
  public:
   explicit FakeQuantizeImpl(const FakeQuantizeOptions& options = {});
@@ -75,10 +79,11 @@ class TORCHSLIM_API FakeQuantizeImpl : public torch::nn::Cloneable<FakeQuantizeI
 
  private:
   at::Tensor activated(const at::Tensor& x) const;
+  at::Tensor quantized(const at::Tensor& x) const;
   at::Tensor observed(const at::Tensor& x);
   at::Tensor observed_channels(const at::Tensor& x, bool rounds);
 
-  Observer* histogram_observer_ = nullptr;  // the child `observer`, if there is one
+  Observer* observer_ = nullptr;  // the child `observer`, if there is one
 };
 
 /// Holder of `FakeQuantizeImpl`; see there.
