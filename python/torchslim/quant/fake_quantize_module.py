@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from torchslim import _C
 from torchslim.quant.fake_quantize_group import fake_quantize_group
 from torchslim.quant.observers import MinMaxObserver, MovingAverageObserver, Observer, as_observer
+from torchslim.quant.resizing_state import ResizingState, shared_shape
 
 _is_tracing: Callable[[], bool] = torch.jit._trace.is_tracing
 _fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.fake_quantize.tensor_qparams
@@ -29,7 +30,7 @@ _CLAMPS: dict[str, tuple[float | None, float | None]] = {
 }
 
 
-class FakeQuantize(nn.Module):
+class FakeQuantize(ResizingState):
     """Fake-quantises what passes through: y = fake_quantize(activation(x)).
 
     In training mode it observes the range first and moves its grid, in the same two passes over memory; `eval()`
@@ -263,21 +264,11 @@ class FakeQuantize(nn.Module):
         self.scale = self.scale.new_ones(shape)
         self.zero_point = self.zero_point.new_zeros(shape)
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Tensor],
-        prefix: str,
-        local_metadata: dict[str, object],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Takes the shape that the file has, since channels are counted at the first forward only."""
-        loaded = state_dict.get(f"{prefix}scale")
-        if self.axis is not None and loaded is not None and loaded.shape != self.scale.shape:
-            self._resize(loaded.shape)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+    def _shapes_in(self, file: dict[str, torch.Size]) -> dict[str, torch.Size]:
+        if self.axis is None:
+            return {}
+        dims = 1 if self.group_size is None else None
+        return shared_shape(file, ("min_val", "max_val", "scale", "zero_point"), dims)
+
+    def _after_loading(self) -> None:
         self._read_flags()

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchslim.quant.float_fake_quantize import float_fake_quantize
 from torchslim.quant.float_format import FloatFormat
 from torchslim.quant.levels import absmax_scale
+from torchslim.quant.resizing_state import ResizingState, shared_shape
 
 
-class FloatFakeQuantize(nn.Module):
+class FloatFakeQuantize(ResizingState):
     """Rounds what passes through to a floating-point format: y = float_fake_quantize(x, format, scale, axis).
 
     Buffer, float32: `scale` of shape () and 1, or with an axis empty, until `fit_scale` or a load sets it.
@@ -54,20 +55,5 @@ class FloatFakeQuantize(nn.Module):
         """The arguments, for `print(model)`."""
         return f"format={self.format}, axis={self.axis}, gradient={self.gradient!r}"
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Tensor],
-        prefix: str,
-        local_metadata: dict[str, object],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Takes the shape that the file has: nothing has counted the channels yet."""
-        loaded = state_dict.get(f"{prefix}scale")
-        if loaded is not None and loaded.shape != self.scale.shape:
-            self.scale = self.scale.new_empty(loaded.shape)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+    def _shapes_in(self, file: dict[str, torch.Size]) -> dict[str, torch.Size]:
+        return {} if self.axis is None else shared_shape(file, ["scale"])

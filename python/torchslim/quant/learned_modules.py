@@ -16,11 +16,12 @@ from torchslim.quant.learned_fake_quantize import (
     trainable_range_qparams,
     trained_threshold_scale,
 )
+from torchslim.quant.resizing_state import ResizingState, shared_shape
 
 _GRAD_SCALES = ("none", "numel", "per_channel", "features")
 
 
-class LearnedQuantizer(nn.Module):
+class LearnedQuantizer(ResizingState):
     """What learned quantisers have in common; use one of its subclasses.
 
     The first forward in training mode begins with `initialize`; in eval mode it must have happened before. Parameters
@@ -106,24 +107,12 @@ class LearnedQuantizer(nn.Module):
             "run a batch in training mode, or call initialize(batch)"
         )
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Tensor],
-        prefix: str,
-        local_metadata: dict[str, object],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Takes the shape that the file has, since channels are counted at the first forward only."""
-        for name, state in [*self._parameters.items(), *self._buffers.items()]:
-            loaded = state_dict.get(f"{prefix}{name}")
-            if self.axis is not None and state is not None and loaded is not None and loaded.dim() == 1:
-                state.data = state.new_zeros(loaded.shape)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+    def _shapes_in(self, file: dict[str, torch.Size]) -> dict[str, torch.Size]:
+        if self.axis is None:
+            return {}
+        return shared_shape(file, [name for name in self._state_tensors() if name != "initialized"])
+
+    def _after_loading(self) -> None:
         self._is_initialized = bool(self.initialized.item())
 
 

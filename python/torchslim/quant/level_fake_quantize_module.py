@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchslim.quant.level_fake_quantize import level_fake_quantize
 from torchslim.quant.levels import absmax_scale
+from torchslim.quant.resizing_state import ResizingState, shared_shape
 
 
-class LevelFakeQuantize(nn.Module):
+class LevelFakeQuantize(ResizingState):
     """Rounds what passes through to a table of levels: y = level_fake_quantize(x, levels, scale, axis).
 
     Buffers, float32: `levels` of shape (n); `scale` of shape () and 1, or with an axis empty, until `fit_scale` or a
@@ -57,21 +58,6 @@ class LevelFakeQuantize(nn.Module):
         """The arguments, for `print(model)`."""
         return f"levels={len(self.levels)}, axis={self.axis}, gradient={self.gradient!r}"
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Tensor],
-        prefix: str,
-        local_metadata: dict[str, object],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Takes the shapes that the file has: another table, or channels that no forward has counted yet."""
-        for name in ("levels", "scale"):
-            loaded, buffer = state_dict.get(f"{prefix}{name}"), getattr(self, name)
-            if loaded is not None and loaded.shape != buffer.shape:
-                setattr(self, name, buffer.new_empty(loaded.shape))
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+    def _shapes_in(self, file: dict[str, torch.Size]) -> dict[str, torch.Size]:
+        scale = {} if self.axis is None else shared_shape(file, ["scale"])
+        return {**shared_shape(file, ["levels"]), **scale}

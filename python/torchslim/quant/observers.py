@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import ClassVar, TypedDict, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchslim import _C
+from torchslim.quant.resizing_state import ResizingState, shared_shape
 
 _observe_range: Callable[..., None] = torch.ops.torchslim.observe_range.default
 _observe_histogram: Callable[..., None] = torch.ops.torchslim.observe_histogram.default
@@ -33,7 +34,7 @@ _DEFAULTS = ObserverOptions(
 )
 
 
-class Observer(nn.Module):
+class Observer(ResizingState):
     """What every observer does: it passes x through unchanged, remembers what it saw, and chooses a grid for it.
 
     Buffers, with torch.ao's names: `min_val`, `max_val`, float32, (inf, -inf) where nothing was seen: of shape (), or
@@ -165,33 +166,13 @@ class Observer(nn.Module):
             shape[self.axis] //= self.group_size
         return self._unseen(torch.Size(shape))
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Tensor],
-        prefix: str,
-        local_metadata: dict[str, object],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Takes the shape that the file has, all of it or nothing: channels are counted at the first forward only."""
-        low = state_dict.get(f"{prefix}min_val")
-        if low is not None:
-            fresh = self._unseen(low.shape if self.axis is not None else torch.Size(()))
-            for name, tensor in zip(("min_val", "max_val", "histogram"), fresh, strict=True):
-                loaded = state_dict.get(prefix + name)
-                if tensor is not None and loaded is not None and loaded.shape != tensor.shape:
-                    error_msgs.append(
-                        f"{type(self).__name__}: {prefix}{name} must have shape {tuple(tensor.shape)}, "
-                        f"got {tuple(loaded.shape)}; the observer is unchanged"
-                    )
-                    return
-            if low.shape != self.min_val.shape:
-                self.min_val, self.max_val, self.histogram = fresh
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+    def _shapes_in(self, file: dict[str, torch.Size]) -> dict[str, torch.Size]:
+        if self.axis is None:
+            return {}
+        shapes = shared_shape(file, ("min_val", "max_val"), dims=1 if self.group_size is None else None)
+        if shapes and self.histogram is not None:
+            shapes["histogram"] = torch.Size([*shapes["min_val"], self.histogram.shape[-1]])
+        return shapes
 
 
 class MinMaxObserver(Observer):

@@ -317,7 +317,7 @@ def test_a_state_that_does_not_fit_is_refused_whole() -> None:
         observing(HistogramObserver, torch.ones(9), bins=64),
         observing(HistogramObserver, torch.ones(3), axis=0),
     ]:
-        with pytest.raises(RuntimeError, match=r"must have shape .*the observer is unchanged"):
+        with pytest.raises(RuntimeError, match=r"must have shape .*its state is unchanged"):
             observer.load_state_dict(other.state_dict())
         assert_same_state(state_of(observer), before)
     observer.histogram.fill_(1)
