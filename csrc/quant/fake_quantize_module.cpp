@@ -62,6 +62,9 @@ std::optional<double> clamp_max_of(const FakeQuantizeOptions& options) {
   return options.activation() == "relu6" ? std::optional<double>(6.0) : std::nullopt;
 }
 
+/// Gives a buffer other values, and their shape.
+void give_values(const at::Tensor& values, const at::Tensor& buffer) { buffer.resize_(values.sizes()).copy_(values); }
+
 bool is_set(const at::Tensor& flag) {
   at::tracer::impl::NoTracerDispatchMode not_recorded;
   return flag.item<uint8_t>() != 0;
@@ -127,15 +130,15 @@ void FakeQuantizeImpl::update_qparams() {
   at::NoGradGuard no_grad;
   if (observer_ != nullptr) {
     const auto range = observer_->calculate_range();
-    min_val.resize_(range.min_val.sizes()).copy_(range.min_val);
-    max_val.resize_(range.max_val.sizes()).copy_(range.max_val);
+    give_values(range.min_val, min_val);
+    give_values(range.max_val, max_val);
   }
   if (min_val.numel() == 0 || !min_val.le(max_val).all().item<bool>()) {
     return;  // nothing has been seen
   }
   const auto grid = calculate_qparams();
-  scale.resize_(grid.scale.sizes()).copy_(grid.scale);
-  zero_point.resize_(grid.zero_point.sizes()).copy_(grid.zero_point);
+  give_values(grid.scale, scale);
+  give_values(grid.zero_point, zero_point);
 }
 
 at::Tensor FakeQuantizeImpl::activated(const at::Tensor& x) const {
@@ -151,22 +154,33 @@ at::Tensor FakeQuantizeImpl::quantized(const at::Tensor& x) const {
 }
 
 at::Tensor FakeQuantizeImpl::observed_channels(const at::Tensor& x, bool rounds) {
+  const auto observe = [&](const at::Tensor& low, const at::Tensor& high, const at::Tensor& grid_scale,
+                           const at::Tensor& grid_zero_point) {
+    const bool keep_extremes = options.observer() == "min_max";
+    if (rounds) {
+      return observe_fake_quantize(x, low, high, grid_scale, grid_zero_point, *options.axis(),
+                                   options.averaging_constant(), quant_min(), quant_max(), options.symmetric(),
+                                   keep_extremes);
+    }
+    observe_channels(x, low, high, grid_scale, grid_zero_point, *options.axis(), options.averaging_constant(),
+                     quant_min(), quant_max(), options.symmetric(), keep_extremes);
+    return x;
+  };
   const int64_t axis = *options.axis() < 0 ? *options.axis() + x.dim() : *options.axis();
-  if (min_val.numel() == 0 && axis >= 0 && axis < x.dim()) {
-    at::NoGradGuard no_grad;
-    min_val.resize_({x.size(axis)}).fill_(kInf);
-    max_val.resize_({x.size(axis)}).fill_(-kInf);
-    scale.resize_({x.size(axis)}).fill_(1);
-    zero_point.resize_({x.size(axis)}).fill_(0);
+  if (min_val.numel() > 0 || axis < 0 || axis >= x.dim()) {
+    return observe(min_val, max_val, scale, zero_point);
   }
-  const bool keep_extremes = options.observer() == "min_max";
-  if (rounds) {
-    return observe_fake_quantize(x, min_val, max_val, scale, zero_point, *options.axis(), options.averaging_constant(),
-                                 quant_min(), quant_max(), options.symmetric(), keep_extremes);
-  }
-  observe_channels(x, min_val, max_val, scale, zero_point, *options.axis(), options.averaging_constant(), quant_min(),
-                   quant_max(), options.symmetric(), keep_extremes);
-  return x;
+  // The first tensor says how many channels there are. The state becomes theirs only once x has been accepted.
+  const auto low = at::full({x.size(axis)}, kInf, min_val.options());
+  const auto high = at::full({x.size(axis)}, -kInf, max_val.options());
+  const GridTensors grid{at::ones({x.size(axis)}, scale.options()), at::zeros({x.size(axis)}, zero_point.options())};
+  const auto y = observe(low, high, grid.scale, grid.zero_point);
+  at::NoGradGuard no_grad;
+  give_values(low, min_val);
+  give_values(high, max_val);
+  give_values(grid.scale, scale);
+  give_values(grid.zero_point, zero_point);
+  return y;
 }
 
 at::Tensor FakeQuantizeImpl::observed(const at::Tensor& x) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -237,11 +238,11 @@ class FakeQuantize(ResizingState):
 
     def _observed_channels(self, x: Tensor, rounds: bool) -> Tensor:
         assert self.axis is not None
-        if self.min_val.numel() == 0 and -x.dim() <= self.axis < x.dim():
-            self._resize(torch.Size([x.shape[self.axis]]))
+        counts_channels = self.min_val.numel() == 0 and -x.dim() <= self.axis < x.dim()
+        state = self._unseen(x.shape[self.axis]) if counts_channels else self._state()
         arguments = (
             x,
-            *self._state(),
+            *state,
             self.axis,
             self._averaging_constant(),
             self.quant_min,
@@ -249,20 +250,26 @@ class FakeQuantize(ResizingState):
             self.symmetric,
             isinstance(self.observer, MinMaxObserver),
         )
+        y = x
         if rounds:
-            return _observe_fake_quantize_channels(*arguments)
-        _observe_channels(*arguments)
-        return x
+            y = _observe_fake_quantize_channels(*arguments)
+        else:
+            _observe_channels(*arguments)
+        if counts_channels:  # the state becomes theirs only once x has been accepted
+            self.min_val, self.max_val, self.scale, self.zero_point = state
+        return y
 
-    def _state(self) -> tuple[Tensor | None, ...]:
-        buffers = self._buffers
+    def _state(self) -> tuple[Tensor, ...]:
+        buffers = cast("dict[str, Tensor]", self._buffers)
         return buffers["min_val"], buffers["max_val"], buffers["scale"], buffers["zero_point"]
 
-    def _resize(self, shape: torch.Size) -> None:
-        self.min_val = self.min_val.new_full(shape, math.inf)
-        self.max_val = self.max_val.new_full(shape, -math.inf)
-        self.scale = self.scale.new_ones(shape)
-        self.zero_point = self.zero_point.new_zeros(shape)
+    def _unseen(self, channels: int) -> tuple[Tensor, ...]:
+        return (
+            self.min_val.new_full((channels,), math.inf),
+            self.max_val.new_full((channels,), -math.inf),
+            self.scale.new_ones(channels),
+            self.zero_point.new_zeros(channels),
+        )
 
     def _shapes_in(self, file: dict[str, torch.Size]) -> dict[str, torch.Size]:
         if self.axis is None:

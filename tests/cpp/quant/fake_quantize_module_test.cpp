@@ -72,6 +72,23 @@ TEST_CASE("FakeQuantize: one grid for each channel", "[quant][FakeQuantize]") {
   CHECK(at::equal(module->scale, torchslim::quant::weight_qparams(weight).scale));
 }
 
+TEST_CASE("FakeQuantize: a first tensor that is refused leaves the channels uncounted", "[quant][FakeQuantize]") {
+  const std::string observer = GENERATE("moving_average", "min_max", "mse");
+  const bool rounds = GENERATE(true, false);
+  FakeQuantize module(FakeQuantizeOptions().observer(observer).axis(-1));
+  module->enable_fake_quant(rounds);
+  CHECK_THROWS_WITH(module->forward(at::full({2, 5}, std::numeric_limits<float>::quiet_NaN())),
+                    ContainsSubstring("NaN or infinity"));
+  for (const auto& buffer : {module->min_val, module->max_val, module->scale, module->zero_point}) {
+    CHECK(buffer.numel() == 0);
+  }
+  const auto x = at::randn({2, 3}).requires_grad_();
+  const auto y = module->forward(x);
+  CHECK(module->scale.sizes() == at::IntArrayRef({3}));
+  CHECK(at::equal(y, rounds ? on_its_grid(module, x) : x));
+  CHECK_FALSE(module->scale.requires_grad());
+}
+
 TEST_CASE("FakeQuantize: saved, loaded and cloned state", "[quant][FakeQuantize]") {
   const auto axis = GENERATE(std::optional<int64_t>(), std::optional<int64_t>(1));
   const auto options = FakeQuantizeOptions().axis(axis);

@@ -183,6 +183,30 @@ def test_a_group_that_does_not_divide_is_refused_and_nothing_changes() -> None:
     assert_same_state(state_of(quantiser), before)
 
 
+@pytest.mark.parametrize("observer", ["moving_average", "min_max", "mse"])
+@pytest.mark.parametrize("rounds", [True, False])
+def test_a_first_tensor_that_is_refused_leaves_the_channels_uncounted(observer: str, rounds: bool) -> None:
+    quantiser = FakeQuantize(observer, axis=-1).enable_fake_quant(rounds)
+    before = state_of(quantiser)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        quantiser(torch.full((2, 5), math.nan))
+    assert_same_state(state_of(quantiser), before)
+    x = torch.randn(2, 3, requires_grad=True)
+    y = quantiser(x)
+    assert quantiser.scale.shape == (3,) and not quantiser.scale.requires_grad
+    assert torch.equal(y, quantiser.eval()(x))
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_a_first_compiled_forward_counts_the_channels(rounds: bool) -> None:
+    torch.compiler.reset()  # what earlier tests compiled counts towards the limit
+    eager, twin = (FakeQuantize(axis=1).enable_fake_quant(rounds) for _ in range(2))
+    compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
+    for batch in torch.randn(3, 4, 5):
+        assert torch.equal(compiled(batch), eager(batch))
+    assert_same_state(state_of(eager), state_of(twin))
+
+
 def test_nothing_observed_has_no_qparams() -> None:
     with pytest.raises(ValueError, match="no range has been observed yet"):
         FakeQuantize().calculate_qparams()
@@ -214,6 +238,7 @@ def test_bad_averaging_constant_is_refused() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"activation": "relu6"}, {"axis": 1}])
 def test_compiles_whole_and_trains_the_same(options: Any) -> None:
+    torch.compiler.reset()  # what earlier tests compiled counts towards the limit
     batches = [torch.randn(4, 5) for _ in range(3)]
     eager = trained(batches[0], **options)
     twin = copy.deepcopy(eager)
