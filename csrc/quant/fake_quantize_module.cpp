@@ -35,7 +35,8 @@ ObserverOptions observer_options(const FakeQuantizeOptions& options) {
       .group_size(options.group_size())
       .averaging_constant(options.averaging_constant())
       .bins(options.bins())
-      .percentile(options.percentile());
+      .percentile(options.percentile())
+      .non_finite(options.non_finite());
 }
 
 void check_options(const FakeQuantizeOptions& options) {
@@ -95,7 +96,7 @@ void FakeQuantizeImpl::reset() {
     adopt(MseObserver(observer_options(options)));
   } else if (name == "entropy") {
     adopt(EntropyObserver(observer_options(options)));
-  } else if (options.group_size()) {
+  } else if (options.group_size() || options.non_finite() == "skip") {
     name == "min_max" ? adopt(MinMaxObserver(observer_options(options)))
                       : adopt(MovingAverageObserver(observer_options(options)));
   }
@@ -109,6 +110,9 @@ void FakeQuantizeImpl::pretty_print(std::ostream& stream) const {
   }
   if (options.group_size()) {
     stream << ", group_size=" << *options.group_size();
+  }
+  if (options.non_finite() != "refuse") {
+    stream << ", non_finite=" << options.non_finite();
   }
   stream << ")";
 }

@@ -89,6 +89,36 @@ TEST_CASE("FakeQuantize: a first tensor that is refused leaves the channels unco
   CHECK_FALSE(module->scale.requires_grad());
 }
 
+TEST_CASE("FakeQuantize: NaN and infinity are left out where it is told to skip them", "[quant][FakeQuantize]") {
+  const std::string observer = GENERATE("moving_average", "min_max", "histogram");
+  const auto axis = GENERATE(std::optional<int64_t>(), std::optional<int64_t>(1));
+  const auto options = FakeQuantizeOptions().observer(observer).axis(axis);
+  const auto good = at::randn({50, 3});
+  const auto bad = at::full({2, 3}, std::numeric_limits<float>::quiet_NaN());
+  bad[1].fill_(std::numeric_limits<float>::infinity());
+  const auto x = at::cat({good, bad}).requires_grad_();
+  CHECK_THROWS_WITH(FakeQuantize(options)->forward(x), ContainsSubstring("NaN or infinity"));
+  FakeQuantize module(FakeQuantizeOptions(options).non_finite("skip"));
+  FakeQuantize reference(options);
+  const auto y = module->forward(x);
+  CHECK(at::equal(y.slice(0, 0, 50), reference->forward(good)));
+  CHECK(y[50].isnan().all().item<bool>());
+  CHECK(at::equal(module->scale, reference->scale));
+  CHECK(at::equal(module->zero_point, reference->zero_point));
+  CHECK(module->named_buffers().contains("observer.min_val"));
+  module->forward(good * 2);
+  reference->forward(good * 2);
+  CHECK(at::equal(module->min_val, reference->min_val));
+  std::stringstream stream;
+  torch::save(module, stream);
+  FakeQuantize loaded(module->options);
+  torch::load(loaded, stream);
+  CHECK(at::equal(loaded->named_buffers()["observer.max_val"], module->named_buffers()["observer.max_val"]));
+  std::stringstream text;
+  text << *module;
+  CHECK(text.str().find("non_finite=skip") != std::string::npos);
+}
+
 TEST_CASE("FakeQuantize: saved, loaded and cloned state", "[quant][FakeQuantize]") {
   const auto axis = GENERATE(std::optional<int64_t>(), std::optional<int64_t>(1));
   const auto options = FakeQuantizeOptions().axis(axis);
@@ -134,6 +164,8 @@ TEST_CASE("FakeQuantize: bad options are refused", "[quant][FakeQuantize]") {
   CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().group_size(2)), ContainsSubstring("needs `axis`"));
   CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().activation("gelu")), ContainsSubstring("got `gelu`"));
   CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().activation("relu").axis(1)), ContainsSubstring("axis 1"));
+  CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().non_finite("drop")),
+                    ContainsSubstring("FakeQuantize: non_finite must be `refuse` or `skip`, got `drop`"));
   CHECK_THROWS_WITH(FakeQuantize(FakeQuantizeOptions().averaging_constant(0)), ContainsSubstring("(0, 1], got 0"));
   CHECK_THROWS_AS(FakeQuantize()->calculate_qparams(), c10::ValueError);
 }

@@ -38,6 +38,9 @@ struct TORCHSLIM_API FakeQuantizeOptions {
   TORCH_ARG(int64_t, bins) = 2048;
   /// The percentile observer: the share of the values below the upper limit, and above the lower one; in (50, 100].
   TORCH_ARG(double, percentile) = 99.99;
+  /// NaN and infinities in what is observed: "refuse" throws and leaves the state as it is; "skip" leaves them out, with a
+  /// child `observer` in every case. Default: "refuse".
+  TORCH_ARG(std::string, non_finite) = "refuse";
 };
 
 /// Fake-quantises what passes through: y = fake_quantize(activation(x)). In training mode it observes the range first and
@@ -45,8 +48,8 @@ struct TORCHSLIM_API FakeQuantizeOptions {
 /// torchslim::fake_quantize node.
 /// Buffers (names of torch.ao): min_val, max_val, scale, zero_point of shape () or, with an axis, (channels) from the first
 /// forward on, or with groups the shape of x with its groups in place of `axis`; observer_enabled and fake_quant_enabled,
-/// uint8 of shape (1). An observer with a histogram, or of groups, is the child `observer`, which reads x once more; one with a
-/// histogram searches the range anew in each training forward.
+/// uint8 of shape (1). An observer with a histogram, or of groups, or one that skips NaN, is the child `observer`, which reads x
+/// once more; one with a histogram searches the range anew in each training forward.
 class TORCHSLIM_API FakeQuantizeImpl : public torch::nn::Cloneable<FakeQuantizeImpl> {
  public:
   explicit FakeQuantizeImpl(const FakeQuantizeOptions& options = {});
@@ -55,7 +58,7 @@ class TORCHSLIM_API FakeQuantizeImpl : public torch::nn::Cloneable<FakeQuantizeI
   void pretty_print(std::ostream& stream) const override;
 
   /// Returns the fake-quantised activation of `x`, any shape, float32, float64, bfloat16 or float16.
-  /// Throws c10::ValueError if it observes NaN or infinity; the state is then unchanged.
+  /// Throws c10::ValueError if it observes NaN or infinity and does not skip them; the state is then unchanged.
   at::Tensor forward(const at::Tensor& x);
 
   /// Whether training forwards move the range.
