@@ -2,7 +2,6 @@
 #include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/float_format.h>
 #include <torchslim/quant/fold.h>
-#include <torchslim/quant/histogram_range.h>
 #include <torchslim/quant/learned_modules.h>
 #include <torchslim/quant/levels.h>
 #include <torchslim/quant/observers.h>
@@ -30,8 +29,6 @@ Pair choose_qparams(const at::Tensor& min_val, const at::Tensor& max_val, int64_
   return as_pair(quant::choose_qparams(min_val, max_val, quant_min, quant_max, symmetric));
 }
 
-Pair as_pair(const quant::RangeTensors& range) { return {range.min_val, range.max_val}; }
-
 // Checks the options of an observer and returns its smallest and largest code.
 std::pair<int64_t, int64_t> observed_codes(const std::string& module, int64_t bits, bool symmetric,
                                            std::optional<int64_t> axis, std::optional<int64_t> group_size,
@@ -53,25 +50,11 @@ std::pair<int64_t, int64_t> observed_codes(const std::string& module, int64_t bi
   return {options.smallest_code(), options.largest_code()};
 }
 
-void init_ranges(pybind11::module_& m) {
+void init_observers(pybind11::module_& m) {
   using pybind11::arg;
   m.def("observed_codes", observed_codes, arg("module"), arg("bits"), arg("symmetric"), arg("axis"), arg("group_size"),
         arg("quant_min"), arg("quant_max"), arg("non_finite"), arg("averaging_constant"), arg("bins"),
         arg("percentile"));
-  m.def("l2_range", [](const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
-                       int64_t levels) { return as_pair(quant::l2_range(histogram, min_val, max_val, levels)); });
-  m.def("percentile_range",
-        [](const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val, double percentile) {
-          return as_pair(quant::percentile_range(histogram, min_val, max_val, percentile));
-        });
-  m.def("mse_range", [](const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
-                        int64_t quant_min, int64_t quant_max, bool symmetric) {
-    return as_pair(quant::mse_range(histogram, min_val, max_val, quant_min, quant_max, symmetric));
-  });
-  m.def("entropy_range", [](const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
-                            int64_t quant_min, int64_t quant_max, bool symmetric) {
-    return as_pair(quant::entropy_range(histogram, min_val, max_val, quant_min, quant_max, symmetric));
-  });
 }
 
 using OptionalTensor = std::optional<at::Tensor>;
@@ -148,7 +131,7 @@ void init_quant(pybind11::module_& m) {
   room.def("minifloat_bias", [](int64_t exponent_bits, int64_t mantissa_bits) {
     return quant::FloatFormat::minifloat(exponent_bits, mantissa_bits).bias;
   });
-  init_ranges(room);
+  init_observers(room);
   init_fold(room);
   init_learned(room);
   init_quant_ranks(room);

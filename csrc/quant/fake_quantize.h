@@ -44,6 +44,9 @@ at::Tensor backward_meta(const at::Tensor& grad, const at::Tensor& cut, c10::Sym
 
 /// Throws unless `self` is a dense tensor of a type that the ops take.
 void check_input(const char* op, const at::Tensor& self);
+/// Throws unless `tensor`, the argument `name`, is on the input's device. Without this a tensor without data (Meta) among
+/// the arguments makes the whole result one.
+void check_device(const char* op, const char* name, const at::Tensor& tensor, c10::Device device);
 /// Throws unless quant_min ≤ quant_max, both within ±2^23.
 void check_range(const char* op, int64_t quant_min, int64_t quant_max);
 /// Throws unless `scale` is > 0 and a normal float32; `where` ends the message.

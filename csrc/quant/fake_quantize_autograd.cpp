@@ -41,17 +41,20 @@ ValueAndCut call_cut_tensors(const at::Tensor& self, const at::Tensor& scale, co
   return op.call(self, scale, zero_point, quant_min, quant_max, axis, clamp_min, clamp_max);
 }
 
+constexpr const char* kFakeQuantize = "torchslim::fake_quantize";
+constexpr const char* kClampFakeQuantize = "torchslim::clamp_fake_quantize";
+
 at::Tensor per_number_autograd(const at::Tensor& self, double scale, int64_t zero_point, int64_t quant_min,
                                int64_t quant_max) {
-  return detail::straight_through(
+  return detail::straight_through<kFakeQuantize>(
       self, [&](const at::Tensor& x) { return fake_quantize(x, scale, zero_point, quant_min, quant_max); },
       [&](const at::Tensor& x) { return call_cut(x, scale, zero_point, quant_min, quant_max); });
 }
 
 at::Tensor per_tensor_autograd(const at::Tensor& self, const at::Tensor& scale, const at::Tensor& zero_point,
                                int64_t quant_min, int64_t quant_max, std::optional<int64_t> axis) {
-  check_no_grad("torchslim::fake_quantize", scale);
-  return detail::straight_through(
+  check_no_grad(kFakeQuantize, scale);
+  return detail::straight_through<kFakeQuantize>(
       self, [&](const at::Tensor& x) { return fake_quantize(x, scale, zero_point, quant_min, quant_max, axis); },
       [&](const at::Tensor& x) {
         return call_cut_tensors(x, scale, zero_point, quant_min, quant_max, axis, std::nullopt, std::nullopt);
@@ -61,8 +64,8 @@ at::Tensor per_tensor_autograd(const at::Tensor& self, const at::Tensor& scale, 
 at::Tensor clamped_autograd(const at::Tensor& self, const at::Tensor& scale, const at::Tensor& zero_point,
                             int64_t quant_min, int64_t quant_max, std::optional<double> clamp_min,
                             std::optional<double> clamp_max) {
-  check_no_grad("torchslim::clamp_fake_quantize", scale);
-  return detail::straight_through(
+  check_no_grad(kClampFakeQuantize, scale);
+  return detail::straight_through<kClampFakeQuantize>(
       self,
       [&](const at::Tensor& x) {
         return clamp_fake_quantize(x, scale, zero_point, quant_min, quant_max, clamp_min, clamp_max);

@@ -18,7 +18,9 @@ at::Tensor call_backward(const at::Tensor& grad, const at::Tensor& cut, c10::Sym
 void check_no_grad(const char* op, const at::Tensor& scale);
 
 /// The clipped straight-through gradient of all fake-quantise ops: keeps one bit per element.
-struct ClippedStraightThrough : torch::autograd::Function<ClippedStraightThrough> {
+/// kOp is the name that a refused second backward gives.
+template <const char* const& kOp>
+struct ClippedStraightThrough : torch::autograd::Function<ClippedStraightThrough<kOp>> {
   /// `quantize(self)` returns the value and the bits of the elements whose gradient is cut.
   template <typename Quantize>
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& self, const Quantize& quantize) {
@@ -39,7 +41,7 @@ struct ClippedStraightThrough : torch::autograd::Function<ClippedStraightThrough
       at::AutoDispatchBelowADInplaceOrView below_autograd;
       gradient = call_backward(grads[0], ctx->get_saved_variables()[0], stride);
     }
-    return {core::once_differentiable(gradient, "torchslim::fake_quantize"), at::Tensor()};
+    return {core::once_differentiable(gradient, kOp), at::Tensor()};
   }
 
  private:
@@ -65,10 +67,10 @@ struct ClippedStraightThrough : torch::autograd::Function<ClippedStraightThrough
 };
 
 /// Runs `plain(self)` below autograd if nobody wants a gradient, else `quantize(self)` with its gradient.
-template <typename Plain, typename Quantize>
+template <const char* const& kOp, typename Plain, typename Quantize>
 at::Tensor straight_through(const at::Tensor& self, const Plain& plain, const Quantize& quantize) {
   if (at::GradMode::is_enabled() && self.requires_grad()) {
-    return ClippedStraightThrough::apply(self, quantize);
+    return ClippedStraightThrough<kOp>::apply(self, quantize);
   }
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return plain(self);

@@ -40,6 +40,11 @@ void check_input(const char* op, const at::Tensor& self) {
                    "; call to_dense() first");
 }
 
+void check_device(const char* op, const char* name, const at::Tensor& tensor, c10::Device device) {
+  TORCH_CHECK_VALUE(tensor.device() == device, op, ": ", name, " must be on the input's device ", device, ", got ",
+                    tensor.device(), "; move it with to()");
+}
+
 void check_range(const char* op, int64_t quant_min, int64_t quant_max) {
   TORCH_CHECK_VALUE(quant_min <= quant_max, op, ": the range is empty: quant_min ", quant_min, " > quant_max ",
                     quant_max);
@@ -81,6 +86,8 @@ std::optional<int64_t> check_qparams(const char* op, const at::Tensor& self, con
     return std::nullopt;
   }
   check_types(op, qparams);
+  check_device(op, "scale", qparams.scale_tensor, self.device());
+  check_device(op, "zero_point", qparams.zero_point_tensor, self.device());
   if (!qparams.axis) {
     check_shapes(op, qparams, {});
     return std::nullopt;

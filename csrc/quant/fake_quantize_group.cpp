@@ -19,7 +19,9 @@ c10::SymDimVector group_shape(const at::Tensor& x, int64_t group_size, int64_t a
   return shape;
 }
 
-void check_group_numbers(const char* name, const at::Tensor& numbers, c10::SymIntArrayRef shape, int64_t axis) {
+void check_group_numbers(const char* name, const at::Tensor& numbers, const at::Tensor& self, c10::SymIntArrayRef shape,
+                         int64_t axis) {
+  detail::check_device(kGroupOp, name, numbers, self.device());
   const auto sizes = numbers.sym_sizes();
   bool fits = sizes.size() == shape.size();
   for (size_t dim = 0; fits && dim < shape.size(); ++dim) {
@@ -39,8 +41,8 @@ at::Tensor group_op(const at::Tensor& self, const at::Tensor& scale, const at::T
                     ": group_size must be ≥ 1 and divide dimension ", dim, ", which has ", self.sym_size(dim),
                     " elements, got ", group_size);
   const auto shape = group_shape(self, group_size, dim);
-  check_group_numbers("scale", scale, shape, dim);
-  check_group_numbers("zero_point", zero_point, shape, dim);
+  check_group_numbers("scale", scale, self, shape, dim);
+  check_group_numbers("zero_point", zero_point, self, shape, dim);
   const auto of_each_group = [&](const at::Tensor& numbers) {
     return numbers.expand_symint(shape).movedim(dim, -1).reshape({-1});
   };

@@ -137,12 +137,13 @@ void FakeQuantizeImpl::update_qparams() {
     give_values(range.min_val, min_val);
     give_values(range.max_val, max_val);
   }
-  if (min_val.numel() == 0 || !min_val.le(max_val).all().item<bool>()) {
-    return;  // nothing has been seen
+  const auto shape = min_val.sizes();
+  if (scale.sizes() != shape) {
+    scale.resize_(shape).fill_(1);
+    zero_point.resize_(shape).fill_(0);
   }
-  const auto grid = calculate_qparams();
-  give_values(grid.scale, scale);
-  give_values(grid.zero_point, zero_point);
+  quant::update_qparams(min_val, max_val, scale, zero_point, quant_min(), quant_max(), options.symmetric(),
+                        options.axis().has_value());
 }
 
 at::Tensor FakeQuantizeImpl::activated(const at::Tensor& x) const {

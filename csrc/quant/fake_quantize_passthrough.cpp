@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 #include <torchslim/quant/fake_quantize_passthrough.h>
 
 #include "quant/fake_quantize.h"
-#include "quant/fake_quantize_autograd.h"
+#include "quant/straight_through.h"
 
 namespace torchslim::quant {
 namespace {
@@ -27,23 +26,10 @@ at::Tensor passthrough(const at::Tensor& self, const at::Tensor& scale, const at
       .value;
 }
 
-struct PassThrough : torch::autograd::Function<PassThrough> {
-  template <typename Quantize>
-  static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& self, const Quantize& quantize) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return quantize(self);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
-                                                 const torch::autograd::variable_list& grads) {
-    return {grads[0], at::Tensor()};
-  }
-};
-
 at::Tensor passthrough_autograd(const at::Tensor& self, const at::Tensor& scale, const at::Tensor& zero_point,
                                 int64_t quant_min, int64_t quant_max, std::optional<int64_t> axis) {
   detail::check_no_grad(kPassthroughOp, scale);
-  return PassThrough::apply(self, [&](const at::Tensor& x) {
+  return detail::Passthrough<kPassthroughOp>::apply(self, [&](const at::Tensor& x) {
     return fake_quantize_passthrough(x, scale, zero_point, quant_min, quant_max, axis);
   });
 }

@@ -17,16 +17,19 @@ using ValueAndCut = std::tuple<at::Tensor, at::Tensor>;
 
 constexpr const char* kStochasticOp = "torchslim::fake_quantize_stochastic";
 
-void check_seed(const at::Tensor& seed) {
+void check_seed(const at::Tensor& seed, c10::Device device) {
   TORCH_CHECK_TYPE(seed.scalar_type() == at::kLong, kStochasticOp, ": seed must be int64, got ", seed.scalar_type());
   TORCH_CHECK_VALUE(seed.sym_numel() == 1, kStochasticOp, ": seed must have one element, got shape ", seed.sym_sizes());
+  TORCH_CHECK_VALUE(seed.is_cpu() || seed.device() == device, kStochasticOp,
+                    ": seed must be on the CPU or on the input's device ", device, ", got ", seed.device(),
+                    "; move it with to()");
 }
 
 template <Forward forward>
 ValueAndCut run_stochastic(const at::Tensor& self, const at::Tensor& scale, const at::Tensor& zero_point,
                            int64_t quant_min, int64_t quant_max, std::optional<int64_t> axis, const at::Tensor& seed,
                            bool with_cut) {
-  check_seed(seed);
+  check_seed(seed, self.device());
   detail::Qparams qparams{.scale_tensor = scale,
                           .zero_point_tensor = zero_point,
                           .quant_min = quant_min,
@@ -63,7 +66,7 @@ at::Tensor stochastic_autograd(const at::Tensor& self, const at::Tensor& scale, 
                                int64_t quant_min, int64_t quant_max, std::optional<int64_t> axis,
                                const at::Tensor& seed) {
   detail::check_no_grad(kStochasticOp, scale);
-  return detail::straight_through(
+  return detail::straight_through<kStochasticOp>(
       self,
       [&](const at::Tensor& x) {
         return fake_quantize_stochastic(x, scale, zero_point, quant_min, quant_max, axis, seed);

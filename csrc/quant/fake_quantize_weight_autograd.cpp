@@ -4,6 +4,8 @@
 #include <torch/library.h>
 #include <torchslim/quant/fake_quantize_weight.h>
 
+#include "core/once_differentiable.h"
+
 namespace torchslim::quant {
 namespace {
 
@@ -19,7 +21,7 @@ struct FakeQuantizeWeight : torch::autograd::Function<FakeQuantizeWeight> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
                                                  torch::autograd::variable_list gradients) {
-    return {gradients[0]};
+    return {core::once_differentiable(gradients[0], "torchslim::fake_quantize_weight")};
   }
 };
 

@@ -12,10 +12,14 @@
 #include <limits>
 #include <vector>
 
+#include "core/once_differentiable.h"
+#include "quant/fake_quantize.h"
+
 namespace torchslim::quant {
 namespace {
 
 constexpr double kWeightMax = 127;
+constexpr const char* kRoundBias = "torchslim::round_bias";
 
 /// `channels` (O) in the shape (O, 1, 1, ...) that broadcasts over `like`.
 at::Tensor per_channel(const at::Tensor& channels, const at::Tensor& like) {
@@ -30,13 +34,16 @@ void check_weight(const at::Tensor& weight, const char* who) {
                     ": weight must be (out_channels, ...) and not empty, got shape ", weight.sizes());
 }
 
-void check_channels(const at::Tensor& tensor, int64_t channels, const char* who, const char* name) {
+void check_channels(const at::Tensor& tensor, const at::Tensor& codes, const char* who, const char* name) {
+  const int64_t channels = codes.size(0);
   TORCH_CHECK_VALUE(tensor.dim() == 1 && tensor.numel() == channels, who, ": ", name,
                     " must have one value for each of the ", channels, " output channels, got shape ", tensor.sizes());
+  detail::check_device(who, name, tensor, codes.device());
 }
 
-void check_input_scale(const at::Tensor& input_scale, const char* who) {
+void check_input_scale(const at::Tensor& input_scale, const at::Tensor& codes, const char* who) {
   TORCH_CHECK_VALUE(input_scale.numel() == 1, who, ": input_scale must be one number, got shape ", input_scale.sizes());
+  detail::check_device(who, "input_scale", input_scale, codes.device());
   const double value = input_scale.item<double>();
   TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, who, ": input_scale must be > 0 and finite, got ", value);
 }
@@ -45,12 +52,13 @@ at::Tensor max_abs_per_channel(const at::Tensor& tensor) { return tensor.abs().f
 
 /// Below autograd: ATen ops, for every device.
 at::Tensor round_bias_composite(const at::Tensor& bias, const at::Tensor& input_scale, const at::Tensor& weight_scale) {
-  constexpr const char* kWho = "torchslim::round_bias";
-  TORCH_CHECK_VALUE(input_scale.sym_numel() == 1, kWho, ": input_scale must be one number, got shape ",
+  TORCH_CHECK_VALUE(input_scale.sym_numel() == 1, kRoundBias, ": input_scale must be one number, got shape ",
                     input_scale.sym_sizes());
-  TORCH_CHECK_VALUE(bias.dim() == 1 && bias.sym_sizes() == weight_scale.sym_sizes(), kWho,
+  TORCH_CHECK_VALUE(bias.dim() == 1 && bias.sym_sizes() == weight_scale.sym_sizes(), kRoundBias,
                     ": bias must have the shape of weight_scale, ", weight_scale.sym_sizes(), ", got ",
                     bias.sym_sizes());
+  detail::check_device(kRoundBias, "input_scale", input_scale, bias.device());
+  detail::check_device(kRoundBias, "weight_scale", weight_scale, bias.device());
   const at::Tensor grid = input_scale.reshape({}) * weight_scale;
   return (bias * grid.reciprocal()).round_().mul_(grid);
 }
@@ -65,7 +73,7 @@ struct RoundBias : torch::autograd::Function<RoundBias> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
                                                  torch::autograd::variable_list gradients) {
-    return {gradients[0], {}, {}};
+    return {core::once_differentiable(gradients[0], kRoundBias), {}, {}};
   }
 };
 
@@ -90,12 +98,11 @@ FoldedWeight fold_batch_norm(const at::Tensor& codes, const at::Tensor& weight_s
                              double eps) {
   constexpr const char* kWho = "torchslim::fold_batch_norm";
   TORCH_CHECK_TYPE(codes.scalar_type() == at::kChar, kWho, ": codes must be int8, got ", codes.scalar_type());
-  const int64_t channels = codes.size(0);
-  check_channels(weight_scale, channels, kWho, "weight_scale");
-  check_channels(mean, channels, kWho, "mean");
-  check_channels(var, channels, kWho, "var");
+  check_channels(weight_scale, codes, kWho, "weight_scale");
+  check_channels(mean, codes, kWho, "mean");
+  check_channels(var, codes, kWho, "var");
   const auto float64 = [&](const std::optional<at::Tensor>& tensor, const char* name) {
-    check_channels(*tensor, channels, kWho, name);
+    check_channels(*tensor, codes, kWho, name);
     return tensor->detach().to(at::kDouble);
   };
   at::Tensor factor = (var.detach().to(at::kDouble) + eps).rsqrt();
@@ -132,9 +139,9 @@ FoldedWeight fit_bias(const FoldedWeight& folded, const at::Tensor& input_scale)
   constexpr double kLargestBias = 1 << 30;      // the accumulator's other half is for the products
   constexpr double kZeroChannelBias = 1 << 20;  // float32 holds it exactly, and its inverse too
   constexpr double kSmallestBias = 1.0 / 4096;  // no grid is finer than this, so neither must a bias be
-  check_input_scale(input_scale, kWho);
-  check_channels(folded.scale, folded.codes.size(0), kWho, "scale");
-  check_channels(folded.bias, folded.codes.size(0), kWho, "bias");
+  check_input_scale(input_scale, folded.codes, kWho);
+  check_channels(folded.scale, folded.codes, kWho, "scale");
+  check_channels(folded.bias, folded.codes, kWho, "bias");
   const at::Tensor bias_in_inputs =
       folded.bias.to(at::kDouble).abs().clamp_min(kSmallestBias) / input_scale.item<double>();
   const at::Tensor smallest = (bias_in_inputs / kLargestBias).to(at::kFloat);
@@ -165,7 +172,7 @@ FoldedWeight fold_layer(const at::Tensor& weight, const at::Tensor& bias,
 }
 
 at::Tensor dequantize_weight(const at::Tensor& codes, const at::Tensor& scale) {
-  check_channels(scale, codes.size(0), "torchslim::dequantize_weight", "scale");
+  check_channels(scale, codes, "torchslim::dequantize_weight", "scale");
   return codes.to(at::kFloat).mul_(per_channel(scale, codes));
 }
 

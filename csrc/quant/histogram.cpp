@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quant/fake_quantize.h"
+
 namespace torchslim::quant::detail {
 namespace {
 
@@ -64,15 +66,16 @@ void check_seen(const char* op, Range range) {
 }
 
 void check_histogram(const char* op, const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
-                     c10::SymIntArrayRef shape) {
-  check_state(op, "min_val", min_val, at::kFloat, shape);
-  check_state(op, "max_val", max_val, at::kFloat, min_val.sym_sizes());
+                     c10::SymIntArrayRef shape, c10::Device device) {
+  check_state(op, "min_val", min_val, at::kFloat, shape, device);
+  check_state(op, "max_val", max_val, at::kFloat, min_val.sym_sizes(), device);
   TORCH_CHECK_TYPE(histogram.scalar_type() == at::kLong, op, ": histogram must be int64, got ",
                    histogram.scalar_type());
   const auto sizes = histogram.sym_sizes();
   const bool fits = !sizes.empty() && sizes.slice(0, sizes.size() - 1) == min_val.sym_sizes();
   TORCH_CHECK_VALUE(fits, op, ": histogram must have min_val's shape ", min_val.sym_sizes(),
                     " and one more dimension, the bins, got shape ", sizes);
+  check_device(op, "histogram", histogram, device);
   check_bins(op, sizes.back());
 }
 

@@ -35,7 +35,7 @@ void check_percentile(const char* op, double percentile);
 void check_seen(const char* op, Range range);
 /// Throws unless the state of a histogram makes sense; `shape` is that of min_val.
 void check_histogram(const char* op, const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
-                     c10::SymIntArrayRef shape);
+                     c10::SymIntArrayRef shape, c10::Device device);
 
 /// Returns histogram, laid out for the ranges `from`, laid out for the ranges `to`: a new contiguous tensor on the CPU.
 at::Tensor in_wider_bins(const char* op, const at::Tensor& histogram, const RangeTable& from, const RangeTable& to);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "quant/histogram_range.h"
+
 #include <ATen/Parallel.h>
-#include <torchslim/quant/histogram_range.h>
+#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
 #include <cmath>
@@ -40,7 +42,10 @@ HistogramRow row_at(const int64_t* counts, int64_t bins, Range range) {
 template <typename Choose>
 RangeTensors choose_ranges(const char* op, const at::Tensor& histogram, const at::Tensor& min_val,
                            const at::Tensor& max_val, const Choose& choose) {
-  detail::check_histogram(op, histogram, min_val, max_val, min_val.sym_sizes());
+  detail::check_histogram(op, histogram, min_val, max_val, min_val.sym_sizes(), histogram.device());
+  if (histogram.is_meta()) {
+    return {at::empty_like(min_val), at::empty_like(max_val)};
+  }
   const detail::RangeTable seen(min_val, max_val);
   detail::RangeTable chosen(min_val, max_val);
   const auto counts = histogram.detach().to(at::kCPU).contiguous();
@@ -362,24 +367,24 @@ Range entropy_of_row(const HistogramRow& row, const Codes& codes) {
 
 }  // namespace
 
-RangeTensors l2_range(const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
-                      int64_t levels) {
+RangeTensors detail::l2_range(const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
+                              int64_t levels) {
   constexpr const char* kOp = "torchslim::l2_range";
   TORCH_CHECK_VALUE(levels >= 2, kOp, ": levels must be >= 2, got ", levels);
   return choose_ranges(kOp, histogram, min_val, max_val,
                        [&](const HistogramRow& row) { return l2_of_row(row, levels); });
 }
 
-RangeTensors percentile_range(const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
-                              double percentile) {
+RangeTensors detail::percentile_range(const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
+                                      double percentile) {
   constexpr const char* kOp = "torchslim::percentile_range";
   detail::check_percentile(kOp, percentile);
   return choose_ranges(kOp, histogram, min_val, max_val,
                        [&](const HistogramRow& row) { return percentile_of_row(row, percentile); });
 }
 
-RangeTensors mse_range(const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
-                       int64_t quant_min, int64_t quant_max, bool symmetric) {
+RangeTensors detail::mse_range(const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
+                               int64_t quant_min, int64_t quant_max, bool symmetric) {
   constexpr const char* kOp = "torchslim::mse_range";
   detail::check_grid(kOp, quant_min, quant_max);
   const Codes codes{quant_min, quant_max, symmetric};
@@ -387,8 +392,8 @@ RangeTensors mse_range(const at::Tensor& histogram, const at::Tensor& min_val, c
                        [&](const HistogramRow& row) { return MseSearch(row, codes).best(); });
 }
 
-RangeTensors entropy_range(const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
-                           int64_t quant_min, int64_t quant_max, bool symmetric) {
+RangeTensors detail::entropy_range(const at::Tensor& histogram, const at::Tensor& min_val, const at::Tensor& max_val,
+                                   int64_t quant_min, int64_t quant_max, bool symmetric) {
   constexpr const char* kOp = "torchslim::entropy_range";
   detail::check_grid(kOp, quant_min, quant_max);
   const Codes codes{quant_min, quant_max, symmetric};

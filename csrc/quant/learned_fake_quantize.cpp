@@ -17,11 +17,6 @@ at::Tensor round_zero_point(const at::Tensor& zero_point, int64_t quant_min, int
 }
 
 Qparams as_qparams(const at::Tensor& self, const LearnedGrid& grid) {
-  for (const auto* tensor : {&grid.scale, &grid.zero_point}) {
-    TORCH_CHECK_VALUE(tensor->device() == self.device(), kLearnedOp, ": ",
-                      tensor == &grid.scale ? "scale" : "zero_point", " must be on the device of self, ", self.device(),
-                      ", got ", tensor->device(), "; move it with to()");
-  }
   TORCH_CHECK_VALUE(grid.gradient == "rounded" || grid.gradient == "clip", kLearnedOp,
                     ": gradient must be `rounded` or `clip`, got `", grid.gradient, "`");
   grad_factor(self, grid);

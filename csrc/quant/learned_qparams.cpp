@@ -98,6 +98,7 @@ std::tuple<at::Tensor, at::Tensor> trainable_range_qparams_op(const at::Tensor& 
   TORCH_CHECK_VALUE(input_low.sym_sizes() == input_range.sym_sizes(), kOp,
                     ": input_low and input_range must have one shape, got ", input_low.sym_sizes(), " and ",
                     input_range.sym_sizes());
+  detail::check_device(kOp, "input_range", input_range, input_low.device());
   const auto scale = scale_of<Positive>(input_range) / static_cast<double>(quant_max - quant_min);
   return {scale, static_cast<double>(quant_min) - input_low / scale};
 }

@@ -42,7 +42,7 @@ struct Observation {
 
 void check_observation(const at::Tensor& self, const ObserverState& state, const Observation& how) {
   detail::check_input(kObserveOp, self);
-  detail::check_observer(kObserveOp, state, how.rule, {});
+  detail::check_observer(kObserveOp, state, how.rule, {}, self.device());
   const double clamp_min = how.clamp_min.value_or(-INFINITY);
   const double clamp_max = how.clamp_max.value_or(INFINITY);
   TORCH_CHECK_VALUE(clamp_min < clamp_max, kObserveOp, ": clamp_min must be < clamp_max, got ", clamp_min, " and ",
@@ -129,7 +129,7 @@ void register_observe(torch::Library& m) {
 int64_t check_channels(const at::Tensor& self, const ObserverState& state, int64_t axis, const ObserverRule& rule) {
   detail::check_input(kChannelsOp, self);
   const int64_t channel_axis = detail::check_axis(kChannelsOp, axis, self.dim());
-  detail::check_observer(kChannelsOp, state, rule, self.sym_size(channel_axis));
+  detail::check_observer(kChannelsOp, state, rule, self.sym_size(channel_axis), self.device());
   return channel_axis;
 }
 

@@ -34,7 +34,7 @@ Granularity check_observed_histogram(const at::Tensor& self, const at::Tensor& h
   const Granularity how{axis, group_size};
   detail::check_input(kHistogramOp, self);
   const auto shape = detail::check_granularity(kHistogramOp, self, how);
-  detail::check_histogram(kHistogramOp, histogram, min_val, max_val, shape);
+  detail::check_histogram(kHistogramOp, histogram, min_val, max_val, shape, self.device());
   return how;
 }
 

@@ -20,8 +20,8 @@ detail::Granularity check_observed_range(const at::Tensor& self, const at::Tenso
   detail::check_input(kRangeOp, self);
   const auto shape = detail::check_granularity(kRangeOp, self, how);
   detail::check_averaging_constant(kRangeOp, averaging_constant, keep_extremes);
-  detail::check_state(kRangeOp, "min_val", min_val, at::kFloat, shape);
-  detail::check_state(kRangeOp, "max_val", max_val, at::kFloat, shape);
+  detail::check_state(kRangeOp, "min_val", min_val, at::kFloat, shape, self.device());
+  detail::check_state(kRangeOp, "max_val", max_val, at::kFloat, shape, self.device());
   return how;
 }
 

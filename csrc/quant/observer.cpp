@@ -18,11 +18,12 @@ void check_grid(const char* op, int64_t quant_min, int64_t quant_max) {
 }
 
 void check_state(const char* op, const char* name, const at::Tensor& tensor, at::ScalarType type,
-                 c10::SymIntArrayRef shape) {
+                 c10::SymIntArrayRef shape, c10::Device device) {
   TORCH_CHECK_TYPE(tensor.scalar_type() == type, op, ": ", name, " must be ", type, ", got ", tensor.scalar_type());
   const bool fits = shape.empty() ? tensor.sym_numel() == 1 : tensor.sym_sizes() == shape;
   TORCH_CHECK_VALUE(fits, op, ": ", name, " must have ", shape.empty() ? "one element, shape " : "shape ", shape,
                     ", got shape ", tensor.sym_sizes());
+  check_device(op, name, tensor, device);
 }
 
 void check_averaging_constant(const char* op, double averaging_constant, bool keep_extremes) {
@@ -30,13 +31,14 @@ void check_averaging_constant(const char* op, double averaging_constant, bool ke
                     ": averaging_constant must be in (0, 1], got ", averaging_constant);
 }
 
-void check_observer(const char* op, const ObserverState& state, const ObserverRule& rule, c10::SymIntArrayRef shape) {
+void check_observer(const char* op, const ObserverState& state, const ObserverRule& rule, c10::SymIntArrayRef shape,
+                    c10::Device device) {
   check_grid(op, rule.quant_min, rule.quant_max);
   check_averaging_constant(op, rule.averaging_constant, rule.keep_extremes);
-  check_state(op, "min_val", state.min_val, at::kFloat, shape);
-  check_state(op, "max_val", state.max_val, at::kFloat, shape);
-  check_state(op, "scale", state.scale, at::kFloat, shape);
-  check_state(op, "zero_point", state.zero_point, at::kInt, shape);
+  check_state(op, "min_val", state.min_val, at::kFloat, shape, device);
+  check_state(op, "max_val", state.max_val, at::kFloat, shape, device);
+  check_state(op, "scale", state.scale, at::kFloat, shape, device);
+  check_state(op, "zero_point", state.zero_point, at::kInt, shape, device);
 }
 
 void check_finite(const char* op, Range seen, const std::string& where) {

@@ -39,13 +39,14 @@ struct ObserverRule {
 
 /// Throws unless quant_min < quant_max, both within ±2^23.
 void check_grid(const char* op, int64_t quant_min, int64_t quant_max);
-/// Throws unless `tensor`, named `name`, has that type and shape (empty: one element).
+/// Throws unless `tensor`, named `name`, has that type, shape (empty: one element) and device.
 void check_state(const char* op, const char* name, const at::Tensor& tensor, at::ScalarType type,
-                 c10::SymIntArrayRef shape);
+                 c10::SymIntArrayRef shape, c10::Device device);
 /// Throws unless averaging_constant is in (0, 1], or ignored.
 void check_averaging_constant(const char* op, double averaging_constant, bool keep_extremes);
 /// Throws unless the state and the rule make sense; `shape` is what the state's tensors must have.
-void check_observer(const char* op, const ObserverState& state, const ObserverRule& rule, c10::SymIntArrayRef shape);
+void check_observer(const char* op, const ObserverState& state, const ObserverRule& rule, c10::SymIntArrayRef shape,
+                    c10::Device device);
 
 /// Throws if the observed range is not finite; `where` ends the first half of the message.
 void check_finite(const char* op, Range seen, const std::string& where = "");

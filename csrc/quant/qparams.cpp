@@ -43,6 +43,7 @@ template <typename GridOf>
 GridTensors grids_of(const char* op, const at::Tensor& min_val, const at::Tensor& max_val, const GridOf& grid_of) {
   TORCH_CHECK_VALUE(min_val.sizes() == max_val.sizes(), op, ": min_val and max_val must have one shape, got ",
                     min_val.sizes(), " and ", max_val.sizes());
+  detail::check_device(op, "max_val", max_val, min_val.device());
   const auto low = min_val.detach().to(at::kCPU, at::kDouble).contiguous();
   const auto high = max_val.detach().to(at::kCPU, at::kDouble).contiguous();
   auto scale = at::empty(min_val.sizes(), at::kFloat);
@@ -55,6 +56,11 @@ GridTensors grids_of(const char* op, const at::Tensor& min_val, const at::Tensor
   return {scale.to(min_val.device()), zero_point.to(min_val.device())};
 }
 
+// A grid of one bit has a step that is the whole range, which float32 need not hold.
+float as_scale(double step) {
+  return static_cast<float>(std::min(step, static_cast<double>(std::numeric_limits<float>::max())));
+}
+
 }  // namespace
 
 GridNumbers detail::grid_of(double min_val, double max_val, int64_t quant_min, int64_t quant_max, bool symmetric) {
@@ -62,10 +68,9 @@ GridNumbers detail::grid_of(double min_val, double max_val, int64_t quant_min, i
   const double high = std::max(max_val, 0.0);
   if (symmetric) {
     const auto middle = middle_of(quant_min, quant_max);
-    return {static_cast<float>(std::max(-low, high) / static_cast<double>(middle.reach)),
-            static_cast<int32_t>(middle.code)};
+    return {as_scale(std::max(-low, high) / static_cast<double>(middle.reach)), static_cast<int32_t>(middle.code)};
   }
-  const float scale = static_cast<float>((high - low) / static_cast<double>(quant_max - quant_min));
+  const float scale = as_scale((high - low) / static_cast<double>(quant_max - quant_min));
   return {scale, detail::zero_point_of(scale > 0 ? low : 0, scale > 0 ? scale : 1, quant_min, quant_max)};
 }
 

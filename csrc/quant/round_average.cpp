@@ -6,15 +6,21 @@
 #include <torch/library.h>
 #include <torchslim/quant/round_average.h>
 
+#include "core/once_differentiable.h"
+#include "quant/fake_quantize.h"
+
 namespace torchslim::quant {
 namespace {
 
+constexpr const char* kRoundAverage = "torchslim::round_average";
+
 /// Below autograd: ATen ops, for every device.
 at::Tensor round_average_composite(const at::Tensor& average, const at::Tensor& scale, int64_t count) {
-  constexpr const char* kWho = "torchslim::round_average";
-  TORCH_CHECK_TYPE(average.is_floating_point(), kWho, ": average must hold floats, got ", average.scalar_type());
-  TORCH_CHECK_VALUE(scale.sym_numel() == 1, kWho, ": scale must be one number, got shape ", scale.sym_sizes());
-  TORCH_CHECK_VALUE(count > 0, kWho, ": count must be > 0, got ", count);
+  TORCH_CHECK_TYPE(average.is_floating_point(), kRoundAverage, ": average must hold floats, got ",
+                   average.scalar_type());
+  TORCH_CHECK_VALUE(scale.sym_numel() == 1, kRoundAverage, ": scale must be one number, got shape ", scale.sym_sizes());
+  TORCH_CHECK_VALUE(count > 0, kRoundAverage, ": count must be > 0, got ", count);
+  detail::check_device(kRoundAverage, "scale", scale, average.device());
   const at::Tensor s = scale.reshape({});
   const auto size = static_cast<float>(count);
   const at::Tensor sums = (average.to(at::kFloat) * (size / s)).round_();
@@ -31,7 +37,7 @@ struct RoundAverage : torch::autograd::Function<RoundAverage> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
                                                  torch::autograd::variable_list gradients) {
-    return {gradients[0], {}, {}};
+    return {core::once_differentiable(gradients[0], kRoundAverage), {}, {}};
   }
 };
 

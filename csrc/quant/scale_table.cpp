@@ -26,8 +26,7 @@ void check_companion(const char* op, const char* name, const at::Tensor& tensor,
   TORCH_CHECK_TYPE(at::isFloatingType(tensor.scalar_type()) && tensor.layout() == at::kStrided, op, ": ", name,
                    " must be a dense floating-point tensor, got ", tensor.scalar_type(), " of layout ",
                    tensor.layout());
-  TORCH_CHECK_VALUE(tensor.device() == self.device(), op, ": ", name, " must be on the input's device ", self.device(),
-                    ", got ", tensor.device(), "; move it with to()");
+  check_device(op, name, tensor, self.device());
 }
 
 std::optional<int64_t> check_scale_shape(const char* op, const at::Tensor& self, const at::Tensor& scale,

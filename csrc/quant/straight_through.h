@@ -12,30 +12,6 @@
 // Straight-through gradients of ops that name themselves: `kOp` is a `constexpr const char*`.
 namespace torchslim::quant::detail {
 
-/// Gradient rule `clipped`: keeps one bit per element.
-template <const char* const& kOp>
-struct Clipped : torch::autograd::Function<Clipped<kOp>> {
-  /// `quantize(self)` returns the value and the bits of the elements whose gradient is cut.
-  template <typename Quantize>
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& self, const Quantize& quantize) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    auto [value, cut] = quantize(self);
-    ctx->save_for_backward({cut});
-    ctx->saved_data["stride"] = c10::IValue(value.sym_strides());
-    return value;
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 const torch::autograd::variable_list& grads) {
-    at::Tensor gradient;
-    {
-      at::AutoDispatchBelowADInplaceOrView below_autograd;
-      gradient = call_backward(grads[0], ctx->get_saved_variables()[0], ctx->saved_data["stride"].toSymIntVector());
-    }
-    return {core::once_differentiable(gradient, kOp), at::Tensor()};
-  }
-};
-
 /// Gradient rule `passthrough`: 1 everywhere, and nothing is kept.
 template <const char* const& kOp>
 struct Passthrough : torch::autograd::Function<Passthrough<kOp>> {
@@ -58,7 +34,7 @@ at::Tensor with_gradient(const at::Tensor& self, bool clipped, const Plain& plai
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     return plain(self);
   }
-  return clipped ? Clipped<kOp>::apply(self, quantize) : Passthrough<kOp>::apply(self, plain);
+  return clipped ? ClippedStraightThrough<kOp>::apply(self, quantize) : Passthrough<kOp>::apply(self, plain);
 }
 
 /// Throws if `tensor`, the argument `name`, wants a gradient: silence would leave it untrained.

@@ -40,6 +40,12 @@ def _bins(*shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.int64)
 
 
+def _seen(*shape: int) -> tuple[Tensor, Tensor, Tensor]:
+    histogram, low, high = _bins(*shape, 64), *_state(*shape)[:2]
+    torch.ops.torchslim.observe_histogram(torch.randn(*shape, 500), histogram, low, high, 0 if shape else None)
+    return histogram, low, high
+
+
 def _cut() -> Tensor:
     return torch.randint(0, 256, (50,), dtype=torch.uint8)
 
@@ -107,6 +113,14 @@ SAMPLES: dict[str, Callable[[], list[Sample]]] = {
     "torchslim::observe_histogram": lambda: [
         (_x(False), _bins(64), *_state()[:2]),
         (_x(False), _bins(8, 64), *_state(8)[:2], 1, None, True),
+    ],
+    "torchslim::l2_range": lambda: [(*_seen(), 256), (*_seen(3), 16)],
+    "torchslim::percentile_range": lambda: [(*_seen(), 99.0), (*_seen(3), 99.9)],
+    "torchslim::mse_range": lambda: [(*_seen(), -8, 7, False), (*_seen(3), -7, 7, True)],
+    "torchslim::entropy_range": lambda: [(*_seen(), -8, 7, False), (*_seen(3), -7, 7, True)],
+    "torchslim::update_qparams": lambda: [
+        (*_state(), -8, 7, False, False),
+        (*_seen(3)[1:], *_state(3)[2:], -7, 7, True, True),
     ],
     "torchslim::_fake_quantize_cut": lambda: [(_x(False), 0.1, 3, -8, 7)],
     "torchslim::_fake_quantize_cut.tensor_qparams": lambda: [(_x(False), *_channels(), -8, 7, 1)],

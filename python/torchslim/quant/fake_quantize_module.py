@@ -22,6 +22,7 @@ _clamp_fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.clamp_fake_qua
 _observe_fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.observe_fake_quantize.default
 _observe_fake_quantize_channels: Callable[..., Tensor] = torch.ops.torchslim.observe_fake_quantize.channels
 _observe_channels: Callable[..., None] = torch.ops.torchslim.observe_channels.default
+_update_qparams: Callable[..., None] = torch.ops.torchslim.update_qparams.default
 
 #: What `activation` clamps to: (clamp_min, clamp_max).
 _CLAMPS: dict[str, tuple[float | None, float | None]] = {
@@ -44,8 +45,7 @@ class FakeQuantize(ResizingState):
         observer: "moving_average", "min_max", "histogram", "percentile", "mse", "entropy", or an observer with other
             settings, such as `MovingAverageObserver(0.01)`. Bits, symmetry, axis and groups are those of the quantiser.
             Other than the first two, or one that skips NaN or sees groups, it becomes the child `observer`, which reads
-            `x` once more, and training forwards search its range anew each time; `torch.compile` then breaks the graph
-            there.
+            `x` once more, and training forwards search its range anew each time.
         bits: width of the integers, 1 to 16. The grid is [-2^(bits-1), 2^(bits-1) - 1].
         symmetric: the zero point is 0 and the grid loses its lowest code, as for weights; takes 2 bits or more.
         axis: the channel dimension, to have one grid for each channel; None: one grid.
@@ -171,9 +171,11 @@ class FakeQuantize(ResizingState):
         """
         if self._searches:
             low, high = self.observer.calculate_range()
-            self.min_val, self.max_val = low.clone(), high.clone()
-        if self.min_val.numel() > 0 and bool((self.min_val <= self.max_val).all()):
-            self.scale, self.zero_point = self.calculate_qparams()
+            if low.shape != self.min_val.shape:
+                self.min_val, self.max_val, self.scale, self.zero_point = self._unseen(low.shape)
+            self.min_val.copy_(low)
+            self.max_val.copy_(high)
+        _update_qparams(*self._state(), self.quant_min, self.quant_max, self.symmetric, self.axis is not None)
 
     def extra_repr(self) -> str:
         """The arguments, for `print(model)`."""
@@ -239,7 +241,7 @@ class FakeQuantize(ResizingState):
     def _observed_channels(self, x: Tensor, rounds: bool) -> Tensor:
         assert self.axis is not None
         counts_channels = self.min_val.numel() == 0 and -x.dim() <= self.axis < x.dim()
-        state = self._unseen(x.shape[self.axis]) if counts_channels else self._state()
+        state = self._unseen((x.shape[self.axis],)) if counts_channels else self._state()
         arguments = (
             x,
             *state,
@@ -263,12 +265,12 @@ class FakeQuantize(ResizingState):
         buffers = cast("dict[str, Tensor]", self._buffers)
         return buffers["min_val"], buffers["max_val"], buffers["scale"], buffers["zero_point"]
 
-    def _unseen(self, channels: int) -> tuple[Tensor, ...]:
+    def _unseen(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         return (
-            self.min_val.new_full((channels,), math.inf),
-            self.max_val.new_full((channels,), -math.inf),
-            self.scale.new_ones(channels),
-            self.zero_point.new_zeros(channels),
+            self.min_val.new_full(shape, math.inf),
+            self.max_val.new_full(shape, -math.inf),
+            self.scale.new_ones(shape),
+            self.zero_point.new_zeros(shape),
         )
 
     def _shapes_in(self, file: dict[str, torch.Size]) -> dict[str, torch.Size]:

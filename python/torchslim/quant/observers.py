@@ -15,6 +15,10 @@ from torchslim.quant.resizing_state import ResizingState, shared_shape
 
 _observe_range: Callable[..., None] = torch.ops.torchslim.observe_range.default
 _observe_histogram: Callable[..., None] = torch.ops.torchslim.observe_histogram.default
+_l2_range: Callable[..., tuple[Tensor, Tensor]] = torch.ops.torchslim.l2_range.default
+_percentile_range: Callable[..., tuple[Tensor, Tensor]] = torch.ops.torchslim.percentile_range.default
+_mse_range: Callable[..., tuple[Tensor, Tensor]] = torch.ops.torchslim.mse_range.default
+_entropy_range: Callable[..., tuple[Tensor, Tensor]] = torch.ops.torchslim.entropy_range.default
 
 
 class ObserverOptions(TypedDict, total=False):
@@ -105,7 +109,7 @@ class Observer(ResizingState):
 
     def calculate_range(self) -> tuple[Tensor, Tensor]:
         """Returns the range to quantise, (min, max): what was seen, less what this observer cuts off."""
-        return self.min_val, self.max_val
+        return self.min_val.clone(), self.max_val.clone()
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
         """Returns (scale, zero_point): `choose_qparams` of `calculate_range`, or with an axis the rule of weights.
@@ -238,7 +242,7 @@ class HistogramObserver(Observer):
     def calculate_range(self) -> tuple[Tensor, Tensor]:
         """Returns the range that the search ends with."""
         levels = self.quant_max - self.quant_min + 1
-        low, high = _C.quant.l2_range(self.histogram, self.min_val, self.max_val, levels)
+        low, high = _l2_range(self.histogram, self.min_val, self.max_val, levels)
         return low, high
 
 
@@ -259,7 +263,7 @@ class PercentileObserver(Observer):
 
     def calculate_range(self) -> tuple[Tensor, Tensor]:
         """Returns the two percentiles."""
-        low, high = _C.quant.percentile_range(self.histogram, self.min_val, self.max_val, self.percentile)
+        low, high = _percentile_range(self.histogram, self.min_val, self.max_val, self.percentile)
         return low, high
 
 
@@ -283,7 +287,7 @@ class MseObserver(Observer):
     def calculate_range(self) -> tuple[Tensor, Tensor]:
         """Returns the range of that grid."""
         state = (self.histogram, self.min_val, self.max_val)
-        low, high = _C.quant.mse_range(*state, self.quant_min, self.quant_max, self.symmetric)
+        low, high = _mse_range(*state, self.quant_min, self.quant_max, self.symmetric)
         return low, high
 
 
@@ -304,7 +308,7 @@ class EntropyObserver(Observer):
     def calculate_range(self) -> tuple[Tensor, Tensor]:
         """Returns [-t, t], within what was seen."""
         state = (self.histogram, self.min_val, self.max_val)
-        low, high = _C.quant.entropy_range(*state, self.quant_min, self.quant_max, self.symmetric)
+        low, high = _entropy_range(*state, self.quant_min, self.quant_max, self.symmetric)
         return low, high
 
 

@@ -229,3 +229,12 @@ TEST_CASE("FakeQuantize: an observer with a histogram per channel", "[quant]") {
   CHECK(quantizer->scale[2].item<float>() == 1);
   CHECK((quantizer->scale[1] > 5 * quantizer->scale[0]).item<bool>());
 }
+
+TEST_CASE("FakeQuantize: a first tensor that is refused leaves no trace", "[quant]") {
+  const std::string observer = GENERATE("moving_average", "min_max", "histogram");
+  FakeQuantize quantizer(FakeQuantizeOptions().observer(observer).axis(1));
+  const auto broken = at::full({2, 3}, std::numeric_limits<double>::quiet_NaN());
+  CHECK_THROWS_WITH(quantizer->forward(broken), ContainsSubstring("NaN or infinity"));
+  CHECK(quantizer->min_val.numel() == 0);
+  CHECK(quantizer->forward(at::randn({2, 5})).sizes() == at::IntArrayRef({2, 5}));
+}

@@ -171,7 +171,7 @@ TEST_CASE("learned_fake_quantize: a bad argument is named with its value", "[qua
   CHECK_THROWS_WITH(learned_fake_quantize(x, one, zero, -8, 7, {}, "paper"), ContainsSubstring("got `paper`"));
   CHECK_THROWS_WITH(learned_fake_quantize(x, one, zero, -8, 7, {}, "none", "lsq"), ContainsSubstring("got `lsq`"));
   CHECK_THROWS_WITH(learned_fake_quantize(x, one.to(at::kMeta), zero, -8, 7),
-                    ContainsSubstring("scale must be on the device of self, cpu, got meta"));
+                    ContainsSubstring("scale must be on the input's device cpu, got meta"));
   CHECK_THROWS_AS(learned_fake_quantize(x, -one, zero, -8, 7), c10::ValueError);
   CHECK_THROWS_AS(learned_fake_quantize(x.to(at::kInt), one, zero, -8, 7), c10::TypeError);
 }

@@ -207,6 +207,15 @@ def test_a_first_compiled_forward_counts_the_channels(rounds: bool) -> None:
     assert_same_state(state_of(eager), state_of(twin))
 
 
+@pytest.mark.parametrize("observer", ["min_max", "histogram"])
+@pytest.mark.parametrize("axis", [None, 0])
+def test_a_range_as_wide_as_float32_has_a_grid(observer: str, axis: int | None) -> None:
+    x = torch.tensor([[-3.4e38, 3.4e38]])
+    for bits in (1, 2, 8):
+        quantiser = trained(x, observer=observer, bits=bits, axis=axis)
+        assert quantiser.scale.isfinite().all()
+
+
 def test_nothing_observed_has_no_qparams() -> None:
     with pytest.raises(ValueError, match="no range has been observed yet"):
         FakeQuantize().calculate_qparams()

@@ -42,14 +42,6 @@ def test_keeps_nothing_for_backward() -> None:
     assert not kept
 
 
-def test_can_be_differentiated_again() -> None:
-    x = torch.randn(5, requires_grad=True)
-    y = ts.quant.fake_quantize_passthrough(x, torch.ones(1), torch.zeros(1), -8, 7)
-    (grad,) = torch.autograd.grad((y**2).sum(), x, create_graph=True)
-    (second,) = torch.autograd.grad(grad.sum(), x)
-    assert torch.equal(second, torch.full((5,), 2.0))
-
-
 def test_compiles_and_exports_as_one_node() -> None:
     class Rounds(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:

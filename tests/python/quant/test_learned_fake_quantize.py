@@ -356,11 +356,11 @@ def test_double_backward_is_refused_by_name(index: int) -> None:
         ((torch.tensor(1.0), torch.tensor(0.0), -8, 7, None, "none", "lsq"), r"gradient must be .*, got `lsq`$"),
         (
             (torch.tensor(1.0, device="meta"), torch.tensor(0.0), -8, 7),
-            r"scale must be on the device of self, cpu, got meta; move it",
+            r"scale must be on the input's device cpu, got meta; move it",
         ),
         (
             (torch.tensor(1.0), torch.tensor(0.0, device="meta"), -8, 7),
-            r"zero_point must be on the device of self, cpu, got meta; move it",
+            r"zero_point must be on the input's device cpu, got meta; move it",
         ),
     ],
 )

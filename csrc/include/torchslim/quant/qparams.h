@@ -40,6 +40,16 @@ TORCHSLIM_API GridTensors choose_qparams(const at::Tensor& min_val, const at::Te
 TORCHSLIM_API GridTensors channel_qparams(const at::Tensor& min_val, const at::Tensor& max_val, int64_t quant_min,
                                           int64_t quant_max, bool symmetric);
 
+/// Writes the grids that follow from observed ranges into `scale` and `zero_point`: op `torchslim::update_qparams`, one node
+/// in a captured graph, which cannot branch on what was seen.
+///   min_val, max_val   float32, any shape; where they are (inf, -inf), nothing was seen and the grid stays
+///   scale, zero_point  float32 and int32 of that shape, changed
+///   per_channel        the rule of `channel_qparams`, instead of `choose_qparams`
+/// Throws what `choose_qparams` does, before it changes anything. No gradient.
+TORCHSLIM_API void update_qparams(const at::Tensor& min_val, const at::Tensor& max_val, const at::Tensor& scale,
+                                  const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max, bool symmetric,
+                                  bool per_channel);
+
 /// Returns the symmetric grid [-127, 127] of each output channel of a weight: scale = max|w| / 127, or 1 for a channel
 /// that is all zero (or too small for a normal float32 scale); zero_point = 0. A pure function of the weights.
 ///   weight  (O, ...) float32, float64, bfloat16 or float16
