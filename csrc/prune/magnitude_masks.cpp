@@ -152,7 +152,8 @@ template <typename Bits>
 Threshold<Bits> select_by_partition(const std::vector<Span<Bits>>& chunks, int64_t rank) {
   std::vector<Bits> keys;
   for (const auto& chunk : chunks) {
-    std::transform(chunk.x, chunk.x + chunk.n, std::back_inserter(keys), detail::key_of<Bits>);
+    std::transform(chunk.x, chunk.x + chunk.n, std::back_inserter(keys),
+                   [](Bits bits) { return detail::key_of(bits); });
   }
   const auto nth = keys.begin() + (rank - 1);
   std::nth_element(keys.begin(), nth, keys.end());
