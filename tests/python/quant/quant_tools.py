@@ -71,3 +71,24 @@ def saved_bytes(run: Callable[[], Tensor]) -> list[int]:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         run()
     return [tensor.nbytes for tensor in saved]
+
+
+def assert_compiles_whole(loss: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """Compiled without a graph break, `loss` and its gradient have the bits that they have in eager mode."""
+    eager, compiled = loss(x), torch.compile(loss, fullgraph=True, backend="aot_eager")(x)
+    assert torch.equal(eager, compiled)
+    assert torch.equal(gradient(eager, x, torch.ones(())), gradient(compiled, x, torch.ones(())))
+
+
+def assert_keeps_the_type_under_autocast(op: Callable[[Tensor], Tensor]) -> None:
+    """Neither float32 nor bfloat16 becomes another type."""
+    x = torch.randn(10)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert op(x).dtype == torch.float32
+        assert op(x.bfloat16()).dtype == torch.bfloat16
+
+
+def exported_ops(model: torch.nn.Module, *inputs: Tensor) -> list[object]:
+    """The operators of the exported model, in order."""
+    graph = torch.export.export(model, inputs).graph
+    return [node.target for node in graph.nodes if node.op == "call_function"]

@@ -1,49 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quant_tools import DTYPES, LAYOUTS, assert_compiles_whole, assert_same_bits, exported_ops, gradient
 from reference.fake_quantize import fake_quantize as reference
 from torch import Tensor
 
 import torchslim as ts
 from torchslim import _C
-
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-
-LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "contiguous": lambda x: x,
-    "channels_last": lambda x: x.to(memory_format=torch.channels_last),
-    "transposed": lambda x: x.transpose(0, 3),
-    "every second": lambda x: x[:, ::2, 1:],
-    "expanded": lambda x: x[:, :1].expand(-1, 4, -1, -1),
-    "empty": lambda x: x[:0],
-    "0-dim": lambda x: x[0, 0, 0, 0],
-}
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
-def assert_same_bits(a: Tensor, b: Tensor) -> None:
-    """Equal values, signs of zero and strides; NaN where NaN."""
-    assert a.dtype == b.dtype and a.shape == b.shape
-    assert torch.equal(a.isnan(), b.isnan())
-    a, b = a.nan_to_num(0.0, math.inf, -math.inf), b.nan_to_num(0.0, math.inf, -math.inf)
-    assert torch.equal(a, b)
-    assert torch.equal(a.signbit(), b.signbit())
-
-
-def gradient(y: Tensor, x: Tensor, grad: Tensor) -> Tensor:
-    return torch.autograd.grad(y, x, grad)[0]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -300,10 +268,7 @@ def test_compiles_whole_with_the_same_bits(axis: int | None) -> None:
     def loss(x: Tensor) -> Tensor:
         return (ts.quant.fake_quantize(x * 2, scale, zero_point, -8, 7, axis) ** 2).sum()
 
-    x = torch.randn(4, 6, requires_grad=True)
-    eager, compiled = loss(x), torch.compile(loss, fullgraph=True, backend="aot_eager")(x)
-    assert torch.equal(eager, compiled)
-    assert torch.equal(*(torch.autograd.grad(value, x)[0] for value in (eager, compiled)))
+    assert_compiles_whole(loss, torch.randn(4, 6, requires_grad=True))
 
 
 def test_exports_as_one_node() -> None:
@@ -311,10 +276,7 @@ def test_exports_as_one_node() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return ts.quant.fake_quantize(x, 0.1, 0, -8, 7)
 
-    graph = torch.export.export(Model(), (torch.randn(4),)).graph
-    assert [node.target for node in graph.nodes if node.op == "call_function"] == [
-        torch.ops.torchslim.fake_quantize.default
-    ]
+    assert exported_ops(Model(), torch.randn(4)) == [torch.ops.torchslim.fake_quantize.default]
 
 
 def test_is_one_node_of_a_trace() -> None:

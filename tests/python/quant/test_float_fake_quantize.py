@@ -6,7 +6,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quant_tools import DTYPES, LAYOUTS, assert_same_bits, gradient, saved_bytes, with_instruction_sets, with_threads
+from quant_tools import (
+    DTYPES,
+    LAYOUTS,
+    assert_compiles_whole,
+    assert_keeps_the_type_under_autocast,
+    assert_same_bits,
+    exported_ops,
+    gradient,
+    saved_bytes,
+    with_instruction_sets,
+    with_threads,
+)
 from reference.float_fake_quantize import block_float_fake_quantize as block_reference
 from reference.float_fake_quantize import float_fake_quantize as reference
 from torch import Tensor
@@ -251,9 +262,7 @@ def test_keeps_one_bit_per_element_or_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPS)
 def test_autocast_keeps_the_type(name: str) -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        assert OPS[name](torch.randn(10)).dtype == torch.float32
-        assert OPS[name](torch.randn(10).bfloat16()).dtype == torch.bfloat16
+    assert_keeps_the_type_under_autocast(OPS[name])
 
 
 @pytest.mark.parametrize("rule", ["clipped", "passthrough"])
@@ -262,10 +271,7 @@ def test_compiles_whole_with_the_same_bits(name: str, rule: str) -> None:
     def loss(x: Tensor) -> Tensor:
         return (OPS[name](x * 2, gradient=rule) ** 2).sum()
 
-    x = torch.randn(4, 6, requires_grad=True)
-    eager, compiled = loss(x), torch.compile(loss, fullgraph=True, backend="aot_eager")(x)
-    assert torch.equal(eager, compiled)
-    assert torch.equal(*(torch.autograd.grad(value, x)[0] for value in (eager, compiled)))
+    assert_compiles_whole(loss, torch.randn(4, 6, requires_grad=True))
 
 
 def test_exports_as_one_node() -> None:
@@ -273,8 +279,7 @@ def test_exports_as_one_node() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return block_float_fake_quantize(float_fake_quantize(x, FloatFormat.e5m2()), MX[0])
 
-    graph = torch.export.export(Model(), (torch.randn(64),)).graph
-    assert [node.target for node in graph.nodes if node.op == "call_function"] == [
+    assert exported_ops(Model(), torch.randn(64)) == [
         torch.ops.torchslim.float_fake_quantize.default,
         torch.ops.torchslim.block_float_fake_quantize.default,
     ]

@@ -7,7 +7,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quant_tools import DTYPES, LAYOUTS, assert_same_bits, gradient, saved_bytes, with_instruction_sets, with_threads
+from quant_tools import (
+    DTYPES,
+    LAYOUTS,
+    assert_compiles_whole,
+    assert_keeps_the_type_under_autocast,
+    assert_same_bits,
+    exported_ops,
+    gradient,
+    saved_bytes,
+    with_instruction_sets,
+    with_threads,
+)
 from reference.level_fake_quantize import level_fake_quantize as reference
 from torch import Tensor
 
@@ -194,10 +205,7 @@ def test_keeps_one_bit_per_element_or_nothing() -> None:
 
 
 def test_autocast_keeps_the_type() -> None:
-    x = torch.randn(10)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert ts.quant.level_fake_quantize(x, APOT, 1.0).dtype == torch.float32
-        assert ts.quant.level_fake_quantize(x.bfloat16(), APOT, 1.0).dtype == torch.bfloat16
+    assert_keeps_the_type_under_autocast(lambda x: ts.quant.level_fake_quantize(x, APOT, 1.0))
 
 
 @pytest.mark.parametrize(("axis", "rule"), list(itertools.product([None, 1], ["clipped", "passthrough"])))
@@ -207,10 +215,7 @@ def test_compiles_whole_with_the_same_bits(axis: int | None, rule: str) -> None:
     def loss(x: Tensor) -> Tensor:
         return (ts.quant.level_fake_quantize(x * 2, APOT, scale, axis, gradient=rule) ** 2).sum()
 
-    x = torch.randn(4, 6, requires_grad=True)
-    eager, compiled = loss(x), torch.compile(loss, fullgraph=True, backend="aot_eager")(x)
-    assert torch.equal(eager, compiled)
-    assert torch.equal(*(torch.autograd.grad(value, x)[0] for value in (eager, compiled)))
+    assert_compiles_whole(loss, torch.randn(4, 6, requires_grad=True))
 
 
 def test_exports_as_one_node() -> None:
@@ -218,7 +223,6 @@ def test_exports_as_one_node() -> None:
         def forward(self, x: Tensor, scale: Tensor) -> Tensor:
             return ts.quant.level_fake_quantize(x, APOT, scale)
 
-    graph = torch.export.export(Model(), (torch.randn(4), torch.tensor(1.0))).graph
-    nodes = [node.target for node in graph.nodes if node.op == "call_function"]
+    nodes = exported_ops(Model(), torch.randn(4), torch.tensor(1.0))
     assert nodes.count(torch.ops.torchslim.level_fake_quantize.default) == 1
     assert all("lift" in str(node) or "torchslim" in str(node) or "detach" in str(node) for node in nodes)

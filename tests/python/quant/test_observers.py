@@ -2,7 +2,6 @@
 import copy
 import io
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quant_tools import DTYPES
 from reference import observers as reference
 from torch import Tensor
 
@@ -24,7 +24,6 @@ from torchslim.quant import (
     PercentileObserver,
 )
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 OBSERVERS = [
     MinMaxObserver,
     MovingAverageObserver,
@@ -35,14 +34,6 @@ OBSERVERS = [
 ]
 HISTOGRAMS = OBSERVERS[2:]
 GRANULARITIES: list[dict[str, int]] = [{}, {"axis": 0}, {"axis": -2}, {"axis": 1, "group_size": 3}]
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def state_of(observer: Any) -> dict[str, Tensor]:
