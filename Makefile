@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# make demo   the main job on 60,000 real images, 12 minutes; QUICK=1: the short form, under 2
+# make demo   the main job on 60,000 real images, 12 minutes; QUICK=1: the short form, under 2; MINUTES=N: at most N
 # make demo-cpp  the same in C++, and how near its numbers are to Python's
 # make test   every test, C++ and Python
 # make test-aarch64  the quantisation kernels for phones' processors, under emulation: the same bits
@@ -15,6 +15,7 @@ VENV ?= .venv
 # Used only where the plain package index has no CPU build of torch.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 QUICK ?=
+MINUTES ?=
 JOBS ?= 2
 
 PY := $(VENV)/bin/python
@@ -38,7 +39,7 @@ $(DATA)/t10k-labels-idx1-ubyte:
 
 demo: build $(DATA)/t10k-labels-idx1-ubyte
 	@tools/setup.sh extras "$(VENV)" examples
-	@$(PY) examples/110_distill_fashion_mnist.py --data "$(DATA)" --out build/demo $(if $(QUICK),--quick)
+	@$(PY) examples/110_distill_fashion_mnist.py --data "$(DATA)" --out build/demo $(if $(QUICK),--quick) $(if $(MINUTES),--minutes $(MINUTES))
 
 demo-cpp: setup $(DATA)/t10k-labels-idx1-ubyte
 	@tools/build.sh "$(PY)" "$(BUILD)" "$(JOBS)" distill_fashion_mnist -- $(CMAKE_FLAGS) $(TEST_FLAGS)

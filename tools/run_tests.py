@@ -55,7 +55,7 @@ def main() -> int:
     ctest = Path(sys.executable).with_name("ctest")
     cpp_code, cpp_output = run([str(ctest), "--test-dir", str(options.build), "--verbose"], env)
     middle = time.monotonic()
-    py_code, py_output = run([sys.executable, "-m", "pytest", "--durations=10"], env)
+    py_code, py_output = run([sys.executable, "-m", "pytest", "-n2", "--dist=loadgroup", "--durations=10"], env)
     end = time.monotonic()
 
     cpp, py = count_catch(cpp_output), count_pytest(py_output)

@@ -47,6 +47,8 @@ void check_input(const char* op, const at::Tensor& self);
 /// Throws unless `tensor`, the argument `name`, is on the input's device. Without this a tensor without data (Meta) among
 /// the arguments makes the whole result one.
 void check_device(const char* op, const char* name, const at::Tensor& tensor, c10::Device device);
+/// Throws unless `scale` and `zero_point` are of types that a grid can have.
+void check_types(const char* op, const at::Tensor& scale, const at::Tensor& zero_point);
 /// Throws unless quant_min ≤ quant_max, both within ±2^23.
 void check_range(const char* op, int64_t quant_min, int64_t quant_max);
 /// Throws unless `scale` is > 0 and a normal float32; `where` ends the message.

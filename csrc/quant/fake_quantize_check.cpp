@@ -22,14 +22,6 @@ void check_shapes(const char* op, const Qparams& qparams, c10::SymIntArrayRef ex
                     expected, ", got shape ", zero_point.sym_sizes());
 }
 
-void check_types(const char* op, const Qparams& qparams) {
-  const auto scale = qparams.scale_tensor.scalar_type();
-  const auto zero_point = qparams.zero_point_tensor.scalar_type();
-  TORCH_CHECK_TYPE(at::isFloatingType(scale), op, ": scale must be a floating-point tensor, got ", scale);
-  TORCH_CHECK_TYPE(zero_point != at::kBool && !at::isComplexType(zero_point), op,
-                   ": zero_point must be an integer tensor, got ", zero_point);
-}
-
 }  // namespace
 
 void check_input(const char* op, const at::Tensor& self) {
@@ -43,6 +35,13 @@ void check_input(const char* op, const at::Tensor& self) {
 void check_device(const char* op, const char* name, const at::Tensor& tensor, c10::Device device) {
   TORCH_CHECK_VALUE(tensor.device() == device, op, ": ", name, " must be on the input's device ", device, ", got ",
                     tensor.device(), "; move it with to()");
+}
+
+void check_types(const char* op, const at::Tensor& scale, const at::Tensor& zero_point) {
+  TORCH_CHECK_TYPE(at::isFloatingType(scale.scalar_type()), op, ": scale must be a floating-point tensor, got ",
+                   scale.scalar_type());
+  TORCH_CHECK_TYPE(zero_point.scalar_type() != at::kBool && !at::isComplexType(zero_point.scalar_type()), op,
+                   ": zero_point must be an integer tensor, got ", zero_point.scalar_type());
 }
 
 void check_range(const char* op, int64_t quant_min, int64_t quant_max) {
@@ -85,7 +84,7 @@ std::optional<int64_t> check_qparams(const char* op, const at::Tensor& self, con
     check_zero_point(op, static_cast<double>(qparams.zero_point), qparams.quant_min, qparams.quant_max);
     return std::nullopt;
   }
-  check_types(op, qparams);
+  check_types(op, qparams.scale_tensor, qparams.zero_point_tensor);
   check_device(op, "scale", qparams.scale_tensor, self.device());
   check_device(op, "zero_point", qparams.zero_point_tensor, self.device());
   if (!qparams.axis) {

@@ -38,12 +38,13 @@ def float_fake_quantize(
 
     Raises:
         ValueError: scale ≤ 0, NaN or subnormal; a wrong axis, shape, device or gradient.
-        TypeError: `x` or `scale` is not a floating-point tensor.
+        TypeError: `x` or `scale` is not a floating-point tensor, `format` no FloatFormat.
 
     Example:
         >>> float_fake_quantize(torch.tensor([1.3, 2.1, 1000.0]), FloatFormat.e4m3fn())
         tensor([  1.2500,   2.0000, 448.0000])
     """
+    _check("float_fake_quantize", format)
     if scale is not None and not isinstance(scale, Tensor):
         scale = torch.tensor(scale, dtype=torch.float32, device=x.device)
     return _float_fake_quantize(
@@ -79,12 +80,18 @@ def block_float_fake_quantize(
 
     Raises:
         ValueError: a block that does not divide, a format without a number ≥ 1, a wrong axis or gradient.
-        TypeError: `x` is not a floating-point tensor.
+        TypeError: `x` is not a floating-point tensor, `format` no FloatFormat.
 
     Example:
         >>> block_float_fake_quantize(torch.tensor([0.3, 1.1, 10.0, 60.0]), FloatFormat.minifloat(2, 1), block_size=2)
         tensor([ 0.2500,  1.0000,  8.0000, 48.0000])
     """
+    _check("block_float_fake_quantize", format)
     return _block_float_fake_quantize(
         x, format.exponent_bits, format.mantissa_bits, format.bias, format.specials, block_size, axis, gradient
     )
+
+
+def _check(call: str, format: FloatFormat) -> None:
+    if not isinstance(format, FloatFormat):
+        raise TypeError(f"{call}: format must be a FloatFormat, such as FloatFormat.e4m3fn(), got {format!r}")

@@ -41,6 +41,8 @@ class LearnedQuantizer(ResizingState):
                 f"{type(self).__name__}: quant_min must be < quant_max, both within ±2**23, "
                 f"got {quant_min} and {quant_max}"
             )
+        if axis is not None and not isinstance(axis, int):
+            raise TypeError(f"{type(self).__name__}: axis must be None or a whole number, got {axis!r}")
         self.quant_min = quant_min
         self.quant_max = quant_max
         self.axis = axis

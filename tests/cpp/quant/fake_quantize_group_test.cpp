@@ -42,3 +42,18 @@ TEST_CASE("fake_quantize_group: what does not divide is refused with the numbers
   CHECK_THROWS_WITH(fake_quantize_group(x, at::ones({3, 4}), at::zeros({3, 2}), -8, 7, 4),
                     Catch::Contains("scale must have shape [3, 2]"));
 }
+
+TEST_CASE("fake_quantize_group: numbers that are no grid are refused with their group", "[quant][group]") {
+  const auto x = at::randn({8, 3});
+  auto scale = at::ones({2, 3}), zero_point = at::zeros({2, 3});
+  scale[1][2] = -1;
+  CHECK_THROWS_WITH(fake_quantize_group(x, scale, zero_point, -8, 7, 4, 0),
+                    Catch::StartsWith("torchslim::fake_quantize_group: scale must be > 0, got -1 in group [1, 2]"));
+  scale[1][2] = 1;
+  zero_point[0][1] = 9;
+  CHECK_THROWS_WITH(fake_quantize_group(x, scale, zero_point, -8, 7, 4, 0),
+                    Catch::StartsWith("torchslim::fake_quantize_group: zero_point must be in [quant_min, quant_max] = "
+                                      "[-8, 7], got 9 in group [0, 1]"));
+  CHECK_THROWS_WITH(fake_quantize_group(x, scale, zero_point, 7, -8, 4, 0),
+                    Catch::StartsWith("torchslim::fake_quantize_group: the range is empty"));
+}

@@ -136,7 +136,9 @@ def test_slow_machine_drops_epochs_and_says_so(directory: Path, tmp_path: Path) 
 
 def test_ctrl_c_says_how_to_go_on_and_leaves_no_torn_file(directory: Path, tmp_path: Path) -> None:
     program = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import demo_job\n"
+        # a shell's background job hands its children an ignored SIGINT
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import demo_job\n"
         "script = demo_job.load_script(); script.QUICK = demo_job.ENDLESS; sys.exit(script.main(sys.argv[1:]))"
     )
     arguments = ["--quick", "--threads=1", "--minutes=600", f"--data={directory}", f"--out={tmp_path}"]

@@ -87,7 +87,7 @@ def test_compiles_whole_and_exports() -> None:
         (torch.ones(2), 4, -1, r"scale must have shape \[3, 2\]"),
         (torch.ones(3, 1), 4, -1, r"scale must have shape \[3, 2\]"),
         (torch.ones(3, 2), 4, 2, "axis"),
-        (-torch.ones(3, 2), 4, -1, "scale must be > 0"),
+        (-torch.ones(3, 2), 4, -1, r"torchslim::fake_quantize_group: scale must be > 0, got -1 in group \[0, 0\]"),
     ],
 )
 def test_bad_arguments_are_refused(scale: Tensor, group_size: int, axis: int, message: str) -> None:
@@ -98,3 +98,5 @@ def test_bad_arguments_are_refused(scale: Tensor, group_size: int, axis: int, me
 def test_other_types_are_refused() -> None:
     with pytest.raises(TypeError, match="torchslim::fake_quantize_group"):
         ts.quant.fake_quantize_group(torch.arange(8), torch.ones(2), torch.zeros(2), -8, 7, 4)
+    with pytest.raises(TypeError, match="torchslim::fake_quantize_group: scale must be a floating-point tensor"):
+        ts.quant.fake_quantize_group(torch.rand(8), torch.ones(2, dtype=torch.int32), torch.zeros(2), -8, 7, 4)

@@ -329,3 +329,9 @@ def test_other_types_and_gradients_are_refused(name: str) -> None:
         OPS[name](torch.zeros(2, dtype=torch.int32))
     with pytest.raises(ValueError, match=rf"torchslim::{name}: gradient must be `clipped` or `passthrough`, got `x`"):
         OPS[name](torch.zeros(2), gradient="x")
+
+
+@pytest.mark.parametrize("call", [float_fake_quantize, block_float_fake_quantize])
+def test_a_name_is_no_format(call: Callable[..., Tensor]) -> None:
+    with pytest.raises(TypeError, match=rf"{call.__name__}: format must be a FloatFormat, such as .*, got 'e4m3'"):
+        call(torch.zeros(2), "e4m3")

@@ -2,6 +2,7 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -259,6 +260,12 @@ def test_trains_inside_a_network() -> None:
 def test_bad_arguments_are_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_an_axis_that_is_no_whole_number_is_refused() -> None:
+    axis: Any = 1.5
+    with pytest.raises(TypeError, match=r"Pact: axis must be None or a whole number, got 1\.5"):
+        quant.Pact(axis=axis)
 
 
 def test_their_arguments_are_printed() -> None:
