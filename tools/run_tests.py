@@ -55,14 +55,18 @@ def main() -> int:
     ctest = Path(sys.executable).with_name("ctest")
     cpp_code, cpp_output = run([str(ctest), "--test-dir", str(options.build), "--verbose"], env)
     middle = time.monotonic()
-    py_code, py_output = run([sys.executable, "-m", "pytest", "-n2", "--dist=loadgroup", "--durations=10"], env)
+    pytest = [sys.executable, "-m", "pytest", "--durations=10"]
+    py_code, py_output = run([*pytest, "-n2", "tests/python"], env)
+    package_code, package_output = run([*pytest, "tests/package"], env)  # its build has both cores to itself
     end = time.monotonic()
 
-    cpp, py = count_catch(cpp_output), count_pytest(py_output)
+    cpp = count_catch(cpp_output)
+    rooms, package = count_pytest(py_output), count_pytest(package_output)
+    py = (rooms[0] + package[0], rooms[1] + package[1])
     print(f"C++: {cpp[0]} passed, {cpp[1]} failed in {middle - start:.0f} s")
     print(f"Python: {py[0]} passed, {py[1]} failed in {end - middle:.0f} s")
     print(f"{cpp[0] + py[0]} passed, {cpp[1] + py[1]} failed")
-    return 0 if cpp_code == 0 and py_code == 0 and cpp[0] > 0 and py[0] > 0 else 1
+    return 0 if cpp_code == py_code == package_code == 0 and cpp[0] > 0 and rooms[0] > 0 and package[0] > 0 else 1
 
 
 if __name__ == "__main__":

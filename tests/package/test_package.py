@@ -8,10 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from places import BIN, ROOT
-
-pytestmark = pytest.mark.xdist_group("package")  # one process builds the wheel, once
 
 Run = Callable[..., str]
 
