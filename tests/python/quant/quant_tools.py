@@ -9,8 +9,25 @@ import torch
 from torch import Tensor
 
 from torchslim import _C
+from torchslim.quant import (
+    EntropyObserver,
+    HistogramObserver,
+    MinMaxObserver,
+    MovingAverageObserver,
+    MseObserver,
+    PercentileObserver,
+)
 
 Result = TypeVar("Result")
+
+OBSERVERS = [
+    MinMaxObserver,
+    MovingAverageObserver,
+    HistogramObserver,
+    PercentileObserver,
+    MseObserver,
+    EntropyObserver,
+]
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 

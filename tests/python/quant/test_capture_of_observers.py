@@ -7,27 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from quant_tools import OBSERVERS
 from torch import Tensor, nn
 from torch.export.graph_signature import OutputKind
 
-from torchslim.quant import (
-    EntropyObserver,
-    FakeQuantize,
-    HistogramObserver,
-    MinMaxObserver,
-    MovingAverageObserver,
-    MseObserver,
-    PercentileObserver,
-)
+from torchslim.quant import FakeQuantize, MinMaxObserver
 
-OBSERVERS = [
-    MinMaxObserver,
-    MovingAverageObserver,
-    HistogramObserver,
-    PercentileObserver,
-    MseObserver,
-    EntropyObserver,
-]
 #: By name, and what else becomes a child of the quantiser.
 KINDS: dict[str, Any] = {
     "moving_average": "moving_average",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quant_tools import DTYPES
+from quant_tools import DTYPES, OBSERVERS
 from reference import observers as reference
 from torch import Tensor
 
@@ -24,14 +24,6 @@ from torchslim.quant import (
     PercentileObserver,
 )
 
-OBSERVERS = [
-    MinMaxObserver,
-    MovingAverageObserver,
-    HistogramObserver,
-    PercentileObserver,
-    MseObserver,
-    EntropyObserver,
-]
 HISTOGRAMS = OBSERVERS[2:]
 GRANULARITIES: list[dict[str, int]] = [{}, {"axis": 0}, {"axis": -2}, {"axis": 1, "group_size": 3}]
 

@@ -17,8 +17,8 @@ struct TORCHSLIM_API RangeTensors {
 // The functions below choose a range to quantise from what `observe_histogram` counted: state (histogram, min_val,
 // max_val), each row of it by itself. Values count as spread evenly over their bin. The result lies within [min_val,
 // max_val], widened to hold 0 (`mse_range`: if symmetric, it is [-t, t]); it is (inf, -inf) where nothing was seen.
-// Each is an op of its name, one node in a captured graph. No gradient; the same bits for any number of threads. They throw c10::ValueError where a state or an argument makes no
-// sense.
+// Each is an op of its name, one node in a captured graph. No gradient; the same bits for any number of threads. They throw
+// c10::ValueError where a state or an argument makes no sense.
 
 /// Returns torch.ao's range (`HistogramObserver`): it drops 1e-5 of the values at a time, on the side where that drops more
 /// bins, until the squared error of quantising to `levels` equal steps grows. Costs O(levels) a step, from sums of moments.
