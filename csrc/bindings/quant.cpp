@@ -16,7 +16,8 @@
 
 namespace torchslim::bindings {
 
-void init_quant_ranks(pybind11::module_& room);  // quant_ranks.cpp, by itself for the size of its headers
+void init_quant_ranks(pybind11::module_& room);          // quant_ranks.cpp, by itself for the size of its headers
+void init_quant_post_training(pybind11::module_& room);  // quant_post_training.cpp
 
 namespace {
 
@@ -135,6 +136,7 @@ void init_quant(pybind11::module_& m) {
   init_fold(room);
   init_learned(room);
   init_quant_ranks(room);
+  init_quant_post_training(room);
 }
 
 }  // namespace torchslim::bindings

@@ -41,7 +41,10 @@
 #include <torchslim/quant/float_fake_quantize_module.h>
 #include <torchslim/quant/float_format.h>
 #include <torchslim/quant/fold.h>
+#include <torchslim/quant/gptq.h>
+#include <torchslim/quant/hessian.h>
 #include <torchslim/quant/histogram_range.h>
+#include <torchslim/quant/layer_geometry.h>
 #include <torchslim/quant/layers.h>
 #include <torchslim/quant/learned_fake_quantize.h>
 #include <torchslim/quant/learned_modules.h>
@@ -55,4 +58,5 @@
 #include <torchslim/quant/qparams.h>
 #include <torchslim/quant/reduce_observers.h>
 #include <torchslim/quant/round_average.h>
+#include <torchslim/quant/weight_grid.h>
 #include <torchslim/version.h>

@@ -11,6 +11,8 @@ from torchslim.quant.fake_quantize_stochastic import fake_quantize_stochastic
 from torchslim.quant.float_fake_quantize import block_float_fake_quantize, float_fake_quantize
 from torchslim.quant.float_fake_quantize_module import FloatFakeQuantize
 from torchslim.quant.float_format import FloatFormat
+from torchslim.quant.gptq import gptq
+from torchslim.quant.hessian import HessianAccumulator
 from torchslim.quant.layers import QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize
 from torchslim.quant.learned_fake_quantize import (
     learned_fake_quantize,
@@ -43,6 +45,7 @@ from torchslim.quant.prepared_model import (
 )
 from torchslim.quant.qparams import channel_qparams, choose_qparams, weight_qparams
 from torchslim.quant.reduce_observers import reduce_observers
+from torchslim.quant.weight_grid import GridWeight, round_weight, weight_scale
 
 __all__ = [
     "ConvertedModel",
@@ -50,6 +53,8 @@ __all__ = [
     "FakeQuantize",
     "FloatFakeQuantize",
     "FloatFormat",
+    "GridWeight",
+    "HessianAccumulator",
     "HistogramObserver",
     "LearnedFakeQuantize",
     "LevelFakeQuantize",
@@ -83,6 +88,7 @@ __all__ = [
     "fake_quantize_stochastic",
     "float_fake_quantize",
     "freeze_batch_norm",
+    "gptq",
     "kmeans_levels",
     "learned_fake_quantize",
     "level_fake_quantize",
@@ -92,8 +98,10 @@ __all__ = [
     "power_of_two_scale",
     "prepare",
     "reduce_observers",
+    "round_weight",
     "ternary_fake_quantize",
     "trainable_range_qparams",
     "trained_threshold_scale",
     "weight_qparams",
+    "weight_scale",
 ]
