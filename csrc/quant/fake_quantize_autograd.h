@@ -3,8 +3,10 @@
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/saved_variable.h>
 
+#include <string>
 #include <tuple>
 
 #include "core/once_differentiable.h"
@@ -17,60 +19,48 @@ at::Tensor call_backward(const at::Tensor& grad, const at::Tensor& cut, c10::Sym
 /// Throws if `scale` wants a gradient, which these ops do not have: silence would leave it untrained.
 void check_no_grad(const char* op, const at::Tensor& scale);
 
-/// The clipped straight-through gradient of all fake-quantise ops: keeps one bit per element.
-/// kOp is the name that a refused second backward gives.
-template <const char* const& kOp>
-struct ClippedStraightThrough : torch::autograd::Function<ClippedStraightThrough<kOp>> {
-  /// `quantize(self)` returns the value and the bits of the elements whose gradient is cut.
-  template <typename Quantize>
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& self, const Quantize& quantize) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    auto [value, cut] = quantize(self);
-    ctx->save_for_backward({cut});
-    if (!is_plain(value)) {
-      ctx->saved_data["stride"] = c10::IValue(value.sym_strides());
-    }
-    return value;
-  }
+/// The clipped straight-through gradient of all fake-quantise ops: keeps one bit per element. A node of its own and no
+/// torch::autograd::Function, which costs more than rounding a small tensor.
+class ClippedStraightThrough : public torch::autograd::Node {
+ public:
+  /// `op` is the name that a refused second backward gives.
+  explicit ClippedStraightThrough(const char* op) : op_(op) {}
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 const torch::autograd::variable_list& grads) {
-    const auto stride = stride_of(ctx->saved_data, grads[0]);
-    at::Tensor gradient;
-    {
-      at::AutoDispatchBelowADInplaceOrView below_autograd;
-      gradient = call_backward(grads[0], ctx->get_saved_variables()[0], stride);
-    }
-    return {core::once_differentiable(gradient, kOp), at::Tensor()};
-  }
+  /// Keeps the bits of the elements whose gradient is cut, and makes this the history of `value`.
+  void attach(const at::Tensor& value, const at::Tensor& cut);
+
+  std::string name() const override { return op_; }
+  torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override;
+  void release_variables() override { cut_.reset_data(); }
 
  private:
-  // Whether the strides follow from the shape: keeping them costs a small tensor more than rounding it.
-  static bool is_plain(const at::Tensor& value) {
-    return !value.unsafeGetTensorImpl()->has_symbolic_sizes_strides() && value.is_contiguous();
-  }
-
-  static c10::SymDimVector stride_of(const ska::flat_hash_map<std::string, c10::IValue>& saved,
-                                     const at::Tensor& grad) {
-    if (!saved.empty()) {
-      const auto stride = saved.at("stride").toSymIntVector();
-      return {stride.begin(), stride.end()};
-    }
-    c10::SymDimVector stride(grad.dim());
-    c10::SymInt step = 1;
-    for (int64_t dim = grad.dim() - 1; dim >= 0; --dim) {
-      stride[dim] = step;
-      step = step * grad.sym_size(dim).max(1);
-    }
-    return stride;
-  }
+  const char* op_;
+  torch::autograd::SavedVariable cut_;
+  bool follows_shape_ = true;  // whether the strides follow from the shape: keeping them costs a small tensor much
+  c10::SymDimVector stride_;
 };
 
+/// Returns a node for the gradient of `self`, which wants one. Throws where forward-mode derivatives are wanted too.
+c10::intrusive_ptr<ClippedStraightThrough> clipped_straight_through(const char* op, const at::Tensor& self);
+
+/// `quantize(self)` returns the value and the bits of the elements whose gradient is cut; returns the value with its gradient.
+template <typename Quantize>
+at::Tensor with_cut(const char* op, const at::Tensor& self, const Quantize& quantize) {
+  auto node = clipped_straight_through(op, self);
+  at::Tensor value, cut;
+  {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    std::tie(value, cut) = quantize(self);
+  }
+  node->attach(value, cut);
+  return value;
+}
+
 /// Runs `plain(self)` below autograd if nobody wants a gradient, else `quantize(self)` with its gradient.
-template <const char* const& kOp, typename Plain, typename Quantize>
-at::Tensor straight_through(const at::Tensor& self, const Plain& plain, const Quantize& quantize) {
+template <typename Plain, typename Quantize>
+at::Tensor straight_through(const char* op, const at::Tensor& self, const Plain& plain, const Quantize& quantize) {
   if (at::GradMode::is_enabled() && self.requires_grad()) {
-    return ClippedStraightThrough<kOp>::apply(self, quantize);
+    return with_cut(op, self, quantize);
   }
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return plain(self);

@@ -66,8 +66,8 @@ at::Tensor stochastic_autograd(const at::Tensor& self, const at::Tensor& scale, 
                                int64_t quant_min, int64_t quant_max, std::optional<int64_t> axis,
                                const at::Tensor& seed) {
   detail::check_no_grad(kStochasticOp, scale);
-  return detail::straight_through<kStochasticOp>(
-      self,
+  return detail::straight_through(
+      kStochasticOp, self,
       [&](const at::Tensor& x) {
         return fake_quantize_stochastic(x, scale, zero_point, quant_min, quant_max, axis, seed);
       },

@@ -234,6 +234,55 @@ Sums gradient_run(const T* dy, const T* x, T* dx, int64_t n, const Grids& grids,
   return sums;
 }
 
+// How many rows of neighbouring channels are summed in float before they are widened, with their grids loaded once.
+constexpr int64_t kTileRows = 4;
+
+// kTileRows whole rows of neighbouring channels; channel c adds to slot c.
+template <bool kClip, typename T>
+void gradient_tile(const T* dy, const T* x, T* dx, const quant::ChannelGrids& all, const quant::GradientSums& sums,
+                   bool stream) {
+  const NeighbourGrids<T> grids{all, 0};
+  const NeighbourSums<T> slots{sums.scale, sums.outside};
+  int64_t c = 0;
+  for (; c + kBlock<T> <= all.channels; c += kBlock<T>) {
+    Vec<T> scale[kVectors<T>] = {}, outside[kVectors<T>] = {};
+    Grid<Vec<T>> grid[kVectors<T>];
+    for (int k = 0; k < kVectors<T>; ++k) {
+      grid[k] = grids.vector(c + k * Vec<T>::size());
+    }
+    for (int64_t row = 0; row < kTileRows; ++row) {
+      const int64_t i = row * all.channels + c;
+      Block<T> slopes(dy + i);
+      const Block<T> values(x + i);
+      for (int k = 0; k < kVectors<T>; ++k) {
+        const auto terms = terms_of<kClip, Vec<T>>(slopes.part[k], values.part[k], grid[k]);
+        scale[k] = scale[k] + terms.scale;
+        outside[k] = outside[k] + terms.outside;
+        slopes.part[k] = terms.x;
+      }
+      if (dx != nullptr) {
+        slopes.write(Store(stream, dx + i), dx + i);
+      }
+    }
+    for (int k = 0; k < kVectors<T>; ++k) {
+      slots.add(c + k * Vec<T>::size(), 0, scale[k], outside[k]);
+    }
+  }
+  for (; c < all.channels; ++c) {
+    Acc<T> scale = 0, outside = 0;
+    for (int64_t i = c; i < kTileRows * all.channels; i += all.channels) {
+      const auto terms =
+          terms_of<kClip, Acc<T>>(static_cast<Acc<T>>(dy[i]), static_cast<Acc<T>>(x[i]), grids.scalar(c));
+      scale += terms.scale;
+      outside += terms.outside;
+      if (dx != nullptr) {
+        dx[i] = static_cast<T>(terms.x);
+      }
+    }
+    slots.add_one(c, scale, outside);
+  }
+}
+
 // Walks [begin, end) in runs: elements of one channel, or (inner = 1) one element of each channel.
 template <bool kClip, typename T>
 void gradient_runs(const T* dy, const T* x, T* dx, int64_t begin, int64_t end, const quant::ChannelGrids& all,
@@ -242,6 +291,12 @@ void gradient_runs(const T* dy, const T* x, T* dx, int64_t begin, int64_t end, c
   const int64_t row = neighbours ? all.channels : all.inner;
   for (int64_t i = begin; i < end;) {
     const int64_t offset = i % row;
+    // A chunk with a whole row of neighbouring channels has a slot for each of them.
+    if (neighbours && offset == 0 && end - i >= kTileRows * row) {
+      gradient_tile<kClip>(dy + i, x + i, dx == nullptr ? nullptr : dx + i, all, sums, stream);
+      i += kTileRows * row;
+      continue;
+    }
     const int64_t run = offset + end - i < row ? end - i : row - offset;
     const int64_t channel = neighbours ? offset : i / row % all.channels;
     const int64_t slot = channel < sums.first ? channel - sums.first + all.channels : channel - sums.first;

@@ -34,8 +34,8 @@ at::Tensor observe_autograd(const at::Tensor& self, const at::Tensor& min_val, c
                             const at::Tensor& scale, const at::Tensor& zero_point, double averaging_constant,
                             int64_t quant_min, int64_t quant_max, bool symmetric, std::optional<double> clamp_min,
                             std::optional<double> clamp_max, bool keep_extremes) {
-  auto result = detail::straight_through<kObserveName>(
-      self,
+  auto result = detail::straight_through(
+      kObserveName, self,
       [&](const at::Tensor& x) {
         return observe_fake_quantize(x, min_val, max_val, scale, zero_point, averaging_constant, quant_min, quant_max,
                                      symmetric, clamp_min, clamp_max, keep_extremes);
@@ -65,8 +65,8 @@ at::Tensor observe_fake_quantize_channels_autograd(const at::Tensor& self, const
                                                    const at::Tensor& zero_point, int64_t axis,
                                                    double averaging_constant, int64_t quant_min, int64_t quant_max,
                                                    bool symmetric, bool keep_extremes) {
-  auto result = detail::straight_through<kObserveName>(
-      self,
+  auto result = detail::straight_through(
+      kObserveName, self,
       [&](const at::Tensor& x) {
         return observe_fake_quantize(x, min_val, max_val, scale, zero_point, axis, averaging_constant, quant_min,
                                      quant_max, symmetric, keep_extremes);

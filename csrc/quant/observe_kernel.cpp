@@ -12,7 +12,7 @@ namespace torchslim::CPU_CAPABILITY {
 namespace {
 
 using Vec = at::vec::Vectorized<float>;
-constexpr int64_t kBlock = 32;  // a multiple of every Vec::size() and of kCountWays
+constexpr int64_t kBlock = 32;  // a multiple of every Vec::size()
 
 // Returns x as float32: itself, or converted into `room`.
 template <typename T>
@@ -45,24 +45,47 @@ struct VectorBins {
   explicit VectorBins(const quant::BinSpan& span)
       : inverse_width(span.inverse_width), first(span.first), bins(span.bins) {}
 
-  TORCHSLIM_INLINE void write(const float* from, int32_t* to) const {
-    const Vec x = Vec::loadu(from);
-    const Vec widths = x * inverse_width;
 #ifdef CPU_CAPABILITY_AVX2
-    const Vec down = widths.floor();
+  TORCHSLIM_INLINE __m256i of(const float* from) const {
+    const Vec x = Vec::loadu(from);
+    const Vec down = (x * inverse_width).floor();
     const Vec underflowed = (down == Vec(0.0f)) & (x < Vec(0.0f));
     const __m256i bin = _mm256_cvttps_epi32(down - (underflowed & Vec(1.0f)) - first);
     // What no int32 holds, as NaN, has become 0x80000000, and what is negative is larger yet as unsigned.
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_min_epu32(bin, _mm256_set1_epi32(bins)));
+    return _mm256_min_epu32(bin, _mm256_set1_epi32(bins));
+  }
+
+  // Two bins leave a vector at a time: through memory they would cost as much as counting them.
+  TORCHSLIM_INLINE void count(const float* from, uint32_t* even, uint32_t* odd) const {
+    const __m256i bin = of(from);
+    count_two(_mm256_extract_epi64(bin, 0), even, odd);
+    count_two(_mm256_extract_epi64(bin, 1), even, odd);
+    count_two(_mm256_extract_epi64(bin, 2), even, odd);
+    count_two(_mm256_extract_epi64(bin, 3), even, odd);
+  }
+
+ private:
+  TORCHSLIM_INLINE static void count_two(uint64_t two, uint32_t* even, uint32_t* odd) {
+    ++even[static_cast<uint32_t>(two)];
+    ++odd[two >> 32];
+  }
 #else
+  TORCHSLIM_INLINE void count(const float* from, uint32_t* even, uint32_t* odd) const {
+    const Vec x = Vec::loadu(from);
+    const Vec widths = x * inverse_width;
     const Vec nearest = core::round_half_even(widths);
     const Vec above = (nearest > widths) | ((nearest == Vec(0.0f)) & (x < Vec(0.0f)));
     const Vec bin = nearest - (above & Vec(1.0f)) - first;
     const Vec none(static_cast<float>(bins));
     const Vec inside = (bin >= Vec(0.0f)) & (bin < none);
-    at::vec::convert_to_int_of_same_size(Vec::blendv(none, bin, inside)).store(to);
-#endif
+    int32_t places[Vec::size()];
+    at::vec::convert_to_int_of_same_size(Vec::blendv(none, bin, inside)).store(places);
+    for (int k = 0; k < Vec::size(); k += 2) {
+      ++even[places[k]];
+      ++odd[places[k + 1]];
+    }
   }
+#endif
 };
 
 }  // namespace
@@ -106,17 +129,13 @@ void column_range_span(const T* x, int64_t rows, int64_t width, float* low, floa
 template <typename T>
 void count_bins_span(const T* x, int64_t n, const quant::BinSpan& span, uint32_t* counts, int ways) {
   const VectorBins lanes(span);
-  const int64_t row = ways == quant::kCountWays ? span.bins + 1 : 0;
+  uint32_t* odd = ways == quant::kCountWays ? counts + span.bins + 1 : counts;
   float room[kBlock];
-  int32_t bin[kBlock];
   int64_t i = 0;
   for (; i + kBlock <= n; i += kBlock) {
     const float* values = as_float(x + i, room);
     for (int64_t k = 0; k < kBlock; k += Vec::size()) {
-      lanes.write(values + k, bin + k);
-    }
-    for (int64_t k = 0; k < kBlock; ++k) {
-      ++counts[k % quant::kCountWays * row + bin[k]];
+      lanes.count(values + k, counts, odd);
     }
   }
   for (; i < n; ++i) {

@@ -34,7 +34,7 @@ at::Tensor with_gradient(const at::Tensor& self, bool clipped, const Plain& plai
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     return plain(self);
   }
-  return clipped ? ClippedStraightThrough<kOp>::apply(self, quantize) : Passthrough<kOp>::apply(self, plain);
+  return clipped ? with_cut(kOp, self, quantize) : Passthrough<kOp>::apply(self, plain);
 }
 
 /// Throws if `tensor`, the argument `name`, wants a gradient: silence would leave it untrained.
