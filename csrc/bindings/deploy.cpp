@@ -44,10 +44,13 @@ graph::Window window_from(const py::tuple& state) {
 
 // What pickle and deepcopy keep of a node; tensors are pickled by torch.
 py::tuple node_state(const IntegerNode& node) {
+  TORCH_CHECK_VALUE(node.float_node == nullptr, "torchslim.deploy.IntegerGraph: layer '", node.layer,
+                    "' computes in floats or moves elements, and such a graph cannot be pickled; pickle the prepared "
+                    "model's state_dict and convert again");
   return py::make_tuple(static_cast<int>(node.op), node.layer, node.inputs, node.shape, node.scale, node.zero_point,
                         node.clamp_min, node.clamp_max, window_state(node.window), optional_tensor(node.codes),
                         optional_tensor(node.weight_scale), optional_tensor(node.bias),
-                        optional_tensor(node.bias_codes));
+                        optional_tensor(node.bias_codes), optional_tensor(node.table));
 }
 
 IntegerNode node_from(const py::tuple& state) {
@@ -63,6 +66,7 @@ IntegerNode node_from(const py::tuple& state) {
   node.clamp_max = state[7].cast<int32_t>();
   node.window = window_from(state[8].cast<py::tuple>());
   node.codes = tensor(9), node.weight_scale = tensor(10), node.bias = tensor(11), node.bias_codes = tensor(12);
+  node.table = tensor(13);
   return node;
 }
 
@@ -95,7 +99,9 @@ void bind_integer_graph(py::module_& m) {
       .def_property_readonly("codes", [](const IntegerNode& self) { return optional_tensor(self.codes); })
       .def_property_readonly("weight_scale", [](const IntegerNode& self) { return optional_tensor(self.weight_scale); })
       .def_property_readonly("bias", [](const IntegerNode& self) { return optional_tensor(self.bias); })
-      .def_property_readonly("bias_codes", [](const IntegerNode& self) { return optional_tensor(self.bias_codes); });
+      .def_property_readonly("bias_codes", [](const IntegerNode& self) { return optional_tensor(self.bias_codes); })
+      .def_property_readonly("table", [](const IntegerNode& self) { return optional_tensor(self.table); })
+      .def_property_readonly("gives_floats", &IntegerNode::gives_floats);
   py::class_<WeightCount>(m, "WeightCount")
       .def_readonly("total", &WeightCount::total)
       .def_readonly("nonzero", &WeightCount::nonzero)
@@ -105,6 +111,7 @@ void bind_integer_graph(py::module_& m) {
       .def("__str__", [](const IntegerGraph& self) { return deploy::to_string(self); })
       .def("count_weights", &deploy::count_weights)
       .def("checksum", &deploy::checksum)
+      .def("__deepcopy__", [](const IntegerGraph& self, const py::dict&) { return self; })  // nothing changes a graph
       .def(py::pickle(&graph_state, &graph_from));
   m.def("lower", &deploy::lower);
 }
@@ -121,7 +128,7 @@ void bind_reference(py::module_& m) {
     const deploy::InputRule by_name = input_rule(rule);
     const py::gil_scoped_release release;
     const IntegerResult result = deploy::run_integer(graph, images, by_name);
-    return std::make_pair(result.codes, result.values);
+    return std::make_pair(optional_tensor(result.codes), result.values);
   });
   m.def("run_integer_nodes", [](const IntegerGraph& graph, const at::Tensor& images, const std::string& rule) {
     const deploy::InputRule by_name = input_rule(rule);

@@ -6,18 +6,24 @@
 #include <torchslim/quant/levels.h>
 #include <torchslim/quant/observers.h>
 #include <torchslim/quant/qparams.h>
+#include <torchslim/quant/quantization_schedule.h>
+#include <torchslim/quant/summary.h>
+#include <torchslim/quant/weight_quantizer.h>
 
 #include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "bindings/bindings.h"
 
 namespace torchslim::bindings {
 
 void init_quant_ranks(pybind11::module_& room);          // quant_ranks.cpp, by itself for the size of its headers
+void init_quant_requantize(pybind11::module_& room);     // quant_requantize.cpp
 void init_quant_post_training(pybind11::module_& room);  // quant_post_training.cpp
+void init_quant_search(pybind11::module_& room);         // quant_search.cpp
 
 namespace {
 
@@ -64,6 +70,15 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> as_tuple(const quant::FoldedWeigh
   return {folded.codes, folded.scale, folded.bias};
 }
 
+std::optional<quant::BatchNormTensors> batch_norm_of(const OptionalTensor& gamma, const OptionalTensor& beta,
+                                                     const OptionalTensor& mean, const OptionalTensor& var,
+                                                     double eps) {
+  if (!mean) {
+    return std::nullopt;
+  }
+  return quant::BatchNormTensors{gamma.value_or(at::Tensor()), beta.value_or(at::Tensor()), *mean, var.value(), eps};
+}
+
 void init_fold(pybind11::module_& m) {
   m.def("quantize_weight", [](const at::Tensor& weight) {
     const quant::QuantizedWeight quantized = quant::quantize_weight(weight);
@@ -78,22 +93,74 @@ void init_fold(pybind11::module_& m) {
         [](const at::Tensor& codes, const at::Tensor& scale, const at::Tensor& bias, const at::Tensor& input_scale) {
           return as_tuple(quant::fit_bias({codes, scale, bias}, input_scale));
         });
+  using pybind11::arg;
+  using pybind11::none;
   m.def(
       "fold_layer",
       [](const at::Tensor& weight, const OptionalTensor& bias, const at::Tensor& input_scale,
          const OptionalTensor& gamma, const OptionalTensor& beta, const OptionalTensor& mean, const OptionalTensor& var,
          double eps) {
-        std::optional<quant::BatchNormTensors> batch_norm;
-        if (mean) {
-          batch_norm = quant::BatchNormTensors{gamma.value_or(at::Tensor()), beta.value_or(at::Tensor()), *mean,
-                                               var.value(), eps};
-        }
-        return as_tuple(quant::fold_layer(weight, bias.value_or(at::Tensor()), batch_norm, input_scale));
+        return as_tuple(quant::fold_layer(weight, bias.value_or(at::Tensor()),
+                                          batch_norm_of(gamma, beta, mean, var, eps), input_scale));
       },
-      pybind11::arg("weight"), pybind11::arg("bias"), pybind11::arg("input_scale"),
-      pybind11::arg("gamma") = pybind11::none(), pybind11::arg("beta") = pybind11::none(),
-      pybind11::arg("mean") = pybind11::none(), pybind11::arg("var") = pybind11::none(), pybind11::arg("eps") = 0.0);
+      arg("weight"), arg("bias"), arg("input_scale"), arg("gamma") = none(), arg("beta") = none(), arg("mean") = none(),
+      arg("var") = none(), arg("eps") = 0.0);
+  m.def(
+      "fold_codes",
+      [](const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& bias, const at::Tensor& input_scale,
+         const OptionalTensor& gamma, const OptionalTensor& beta, const OptionalTensor& mean, const OptionalTensor& var,
+         double eps) {
+        return as_tuple(quant::fold_layer(quant::QuantizedWeight{codes, scale}, bias.value_or(at::Tensor()),
+                                          batch_norm_of(gamma, beta, mean, var, eps), input_scale));
+      },
+      arg("codes"), arg("scale"), arg("bias"), arg("input_scale"), arg("gamma") = none(), arg("beta") = none(),
+      arg("mean") = none(), arg("var") = none(), arg("eps") = 0.0);
   m.def("dequantize_weight", &quant::dequantize_weight);
+}
+
+quant::WeightQuantizerOptions weight_quantizer_options(const std::string& quantizer, std::optional<int64_t> bits,
+                                                       const std::string& scale_search) {
+  return quant::WeightQuantizerOptions().quantizer(quantizer).bits(bits).scale_search(scale_search);
+}
+
+void init_weight_quantizer(pybind11::module_& m) {
+  using quant::WeightQuantizerOptions;
+  pybind11::class_<WeightQuantizerOptions>(m, "WeightQuantizerOptions")
+      .def(pybind11::init(&weight_quantizer_options), pybind11::arg("quantizer"), pybind11::arg("bits"),
+           pybind11::arg("scale_search"))
+      .def_static("quantizers", &WeightQuantizerOptions::quantizers)
+      .def("takes", &WeightQuantizerOptions::takes)
+      .def("check", &WeightQuantizerOptions::check)
+      .def_property_readonly("width", &WeightQuantizerOptions::width)
+      .def_property_readonly("largest_code", &WeightQuantizerOptions::largest_code)
+      .def_property_readonly("has_codes", &WeightQuantizerOptions::has_codes)
+      .def_property_readonly("is_default", &WeightQuantizerOptions::is_default);
+}
+
+void init_summary(pybind11::module_& m) {
+  using quant::SummaryRow;
+  pybind11::class_<SummaryRow>(m, "SummaryRow")
+      .def(pybind11::init([](std::string layer, std::string tensor, std::string grid, int64_t bits,
+                             std::optional<double> smallest_scale, std::optional<double> largest_scale,
+                             std::optional<double> saturated, std::optional<double> sqnr) {
+        return SummaryRow{std::move(layer), std::move(tensor), std::move(grid), bits,
+                          smallest_scale,   largest_scale,     saturated,       sqnr};
+      }));
+  m.def("summary_table", [](const std::vector<SummaryRow>& rows) { return quant::to_string(rows); });
+  m.def("grid_error", [](const at::Tensor& x, const at::Tensor& rounded, const OptionalTensor& scale) {
+    const quant::GridError error = quant::grid_error(x, rounded, scale.value_or(at::Tensor()));
+    return std::make_pair(error.saturated, error.sqnr);
+  });
+  m.def("schedule_state", [](int64_t step, int64_t observe_from, int64_t quantize_from,
+                             std::optional<int64_t> freeze_observers_at, std::optional<int64_t> freeze_batch_norm_at) {
+    const auto state = quant::schedule_state(quant::ScheduleOptions()
+                                                 .observe_from(observe_from)
+                                                 .quantize_from(quantize_from)
+                                                 .freeze_observers_at(freeze_observers_at)
+                                                 .freeze_batch_norm_at(freeze_batch_norm_at),
+                                             step);
+    return std::make_tuple(state.observes, state.rounds, state.freezes_batch_norm);
+  });
 }
 
 void init_learned(pybind11::module_& m) {
@@ -135,8 +202,12 @@ void init_quant(pybind11::module_& m) {
   init_observers(room);
   init_fold(room);
   init_learned(room);
+  init_weight_quantizer(room);
+  init_summary(room);
   init_quant_ranks(room);
+  init_quant_requantize(room);
   init_quant_post_training(room);
+  init_quant_search(room);
 }
 
 }  // namespace torchslim::bindings

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <pybind11/functional.h>
+#include <torchslim/quant/adaround.h>
+#include <torchslim/quant/correct_bias_analytic.h>
+#include <torchslim/quant/equalize.h>
 #include <torchslim/quant/gptq.h>
 #include <torchslim/quant/hessian.h>
+#include <torchslim/quant/layer_samples.h>
+#include <torchslim/quant/smooth.h>
 #include <torchslim/quant/weight_grid.h>
 
 #include <optional>
@@ -70,11 +76,74 @@ void init_gptq(pybind11::module_& m) {
       WithoutGil());
 }
 
+void init_adaround(pybind11::module_& m) {
+  using quant::LayerSamples;
+  pybind11::class_<LayerSamples>(m, "LayerSamples")
+      .def(pybind11::init([](const Numbers& weight_shape, const Numbers& stride, const Numbers& padding,
+                             const Numbers& dilation, int64_t groups, int64_t max_bytes, uint64_t seed) {
+        return LayerSamples(weight_shape, geometry_of(stride, padding, dilation, groups), max_bytes, seed);
+      }))
+      .def("add", &LayerSamples::add, WithoutGil())
+      .def("inputs", &LayerSamples::inputs)
+      .def("targets", &LayerSamples::targets)
+      .def_property_readonly("rows", &LayerSamples::rows);
+  m.def(
+      "adaround",
+      [](const at::Tensor& weight, const std::optional<at::Tensor>& bias, const LayerSamples& samples, int64_t bits,
+         const std::string& search, int64_t iterations, int64_t batch_size, double regularization,
+         const std::string& activation, int64_t seed, const std::optional<at::Tensor>& scale,
+         const quant::Progress& progress) {
+        const auto options = quant::AdaroundOptions()
+                                 .bits(bits)
+                                 .scale_search(search)
+                                 .iterations(iterations)
+                                 .batch_size(batch_size)
+                                 .regularization(regularization)
+                                 .activation(activation)
+                                 .seed(seed);
+        return as_tuple(quant::adaround(weight, bias.value_or(at::Tensor()), samples, options,
+                                        scale.value_or(at::Tensor()), progress));
+      },
+      WithoutGil());
+}
+
+void init_correct_bias_analytic(pybind11::module_& m) {
+  m.def("correct_bias_analytic", [](const graph::Graph& graph) { return quant::correct_bias_analytic(graph); });
+  m.def("clipped_normal", [](const at::Tensor& mean, const at::Tensor& deviation, double low, double high) {
+    const auto moments = quant::clipped_normal(mean, deviation, low, high);
+    return std::pair(moments.mean, moments.var);
+  });
+}
+
+void init_equalize(pybind11::module_& m) {
+  m.def("equalize", [](const graph::Graph& graph) {
+    using Row = std::tuple<std::string, std::string, std::optional<at::Tensor>, std::string>;
+    std::vector<Row> rows;
+    for (const auto& pair : quant::equalize(graph)) {
+      rows.emplace_back(pair.first, pair.second, pair.scale.defined() ? std::optional(pair.scale) : std::nullopt,
+                        pair.reason);
+    }
+    return rows;
+  });
+}
+
+void init_smooth(pybind11::module_& m) {
+  m.def("smooth_scale", &quant::smooth_scale);
+  m.def("apply_smooth_scale", [](const at::Tensor& scale, const at::Tensor& before,
+                                 const std::optional<at::Tensor>& bias, const std::vector<at::Tensor>& weights) {
+    quant::apply_smooth_scale(scale, before, bias.value_or(at::Tensor()), weights);
+  });
+}
+
 }  // namespace
 
 void init_quant_post_training(pybind11::module_& room) {
   init_weight_grid(room);
   init_gptq(room);
+  init_adaround(room);
+  init_correct_bias_analytic(room);
+  init_equalize(room);
+  init_smooth(room);
 }
 
 }  // namespace torchslim::bindings

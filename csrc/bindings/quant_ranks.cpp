@@ -3,16 +3,22 @@
 
 #include <optional>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <tuple>
+#include <vector>
 
 #include "bindings/bindings.h"
 
 namespace torchslim::bindings {
 
 void init_quant_ranks(pybind11::module_& room) {
-  room.def("reduce_state", [](const at::Tensor& min_val, const at::Tensor& max_val,
-                              const std::optional<at::Tensor>& histogram, c10d::ProcessGroup& group) {
+  using State = std::tuple<at::Tensor, at::Tensor, std::optional<at::Tensor>>;
+  room.def("reduce_states", [](const std::vector<State>& states, c10d::ProcessGroup& group) {
     const pybind11::gil_scoped_release others_may_run;  // while this rank waits
-    quant::reduce_state(min_val, max_val, histogram.value_or(at::Tensor()), group);
+    std::vector<quant::ObservedState> observed;
+    for (const auto& [min_val, max_val, histogram] : states) {
+      observed.push_back({min_val, max_val, histogram.value_or(at::Tensor())});
+    }
+    quant::reduce_states(observed, group);
   });
 }
 

@@ -4,6 +4,8 @@
 #include <fmt/ranges.h>
 #include <torchslim/deploy/integer_graph.h>
 
+#include <sstream>
+
 #include "core/crc32.h"
 
 namespace torchslim::deploy {
@@ -18,6 +20,26 @@ void add_tensor(uint32_t& crc, const at::Tensor& tensor) {
   if (tensor.defined()) {
     const at::Tensor contiguous = tensor.contiguous();
     crc = core::crc32(contiguous.const_data_ptr(), contiguous.nbytes(), crc);
+  }
+}
+
+void add_float_node(uint32_t& crc, const graph::Node& node) {
+  add_number(crc, static_cast<int32_t>(node.kind));
+  add_number(crc, node.dim);
+  for (const auto* tensor : {&node.weight, &node.bias, &node.running_mean, &node.running_var}) {
+    add_tensor(crc, tensor->value);
+  }
+  if (node.call) {
+    crc = core::crc32(node.call->op.data(), node.call->op.size(), crc);
+    for (const c10::IValue& argument : node.call->arguments) {
+      if (argument.isTensor()) {
+        add_tensor(crc, argument.toTensor());
+      } else {
+        std::ostringstream text;
+        text << argument;
+        crc = core::crc32(text.str().data(), text.str().size(), crc);
+      }
+    }
   }
 }
 
@@ -43,6 +65,16 @@ const char* to_string(IntegerOp op) {
       return "global_avg_pool";
     case IntegerOp::kFlatten:
       return "flatten";
+    case IntegerOp::kMul:
+      return "mul";
+    case IntegerOp::kTable:
+      return "table";
+    case IntegerOp::kMove:
+      return "move";
+    case IntegerOp::kFloat:
+      return "float";
+    case IntegerOp::kQuantize:
+      return "quantize";
   }
   return "unknown";
 }
@@ -78,8 +110,11 @@ std::string checksum(const IntegerGraph& graph) {
       add_number(crc, pair);
     }
     add_number(crc, window.groups);
-    for (const at::Tensor& tensor : {node.codes, node.weight_scale, node.bias_codes}) {
+    for (const at::Tensor& tensor : {node.codes, node.weight_scale, node.bias_codes, node.table}) {
       add_tensor(crc, tensor);
+    }
+    if (node.float_node != nullptr) {
+      add_float_node(crc, *node.float_node);
     }
   }
   return fmt::format("{:08x}", crc);
@@ -90,7 +125,16 @@ std::string to_string(const IntegerGraph& graph) {
                                  "shape", "scale", "zero", "codes");
   for (const auto i : c10::irange(graph.nodes.size())) {
     const IntegerNode& node = graph.nodes[i];
-    text += fmt::format("{:>3}  {:<15} {:<28} {:<9} {:<20} {:>12.6g} {:>5}  {}..{}\n", i, to_string(node.op),
+    const std::string op = node.float_node == nullptr ? to_string(node.op)
+                           : node.float_node->call    ? node.float_node->call->op
+                                                      : graph::to_string(node.float_node->kind);
+    if (node.gives_floats()) {
+      text += fmt::format("{:>3}  {:<15} {:<28} {:<9} {:<20} {:>12}\n", i, op, node.layer.empty() ? "-" : node.layer,
+                          fmt::format("{}", fmt::join(node.inputs, ",")), fmt::format("{}", fmt::join(node.shape, "x")),
+                          "float");
+      continue;
+    }
+    text += fmt::format("{:>3}  {:<15} {:<28} {:<9} {:<20} {:>12.6g} {:>5}  {}..{}\n", i, op,
                         node.layer.empty() ? "-" : node.layer, fmt::format("{}", fmt::join(node.inputs, ",")),
                         fmt::format("{}", fmt::join(node.shape, "x")), node.scale, node.zero_point, node.clamp_min,
                         node.clamp_max);

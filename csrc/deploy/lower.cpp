@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <c10/util/Exception.h>
 #include <c10/util/irange.h>
 #include <torchslim/deploy/lower.h>
+#include <torchslim/graph/interpret.h>
 #include <torchslim/quant/fold.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <optional>
 
 namespace torchslim::deploy {
@@ -34,6 +37,8 @@ void require(bool condition, const Node& node, const Text&... text) {
 struct ActivationGrid {
   float scale;
   int32_t zero_point;
+  int32_t quant_min;
+  int32_t quant_max;
   bool operator==(const ActivationGrid&) const = default;
 };
 
@@ -43,14 +48,16 @@ ActivationGrid read_grid(const Node& node) {
   const graph::Grid& grid = *node.grid;
   require(!grid.axis && grid.scale.numel() == 1 && grid.zero_point.numel() == 1, node,
           "activations must have one scale per tensor, got shape ", grid.scale.sizes());
-  require(grid.quant_min == -128 && grid.quant_max == 127, node, "activations must lie on [-128, 127], got [",
-          grid.quant_min, ", ", grid.quant_max, "]");
+  require(grid.quant_min >= -128 && grid.quant_min < grid.quant_max && grid.quant_max <= 127, node,
+          "activations must lie within [-128, 127], got [", grid.quant_min, ", ", grid.quant_max, "]");
   const auto scale = grid.scale.item<float>();
   const auto zero_point = grid.zero_point.item<int64_t>();
   require(std::isfinite(scale) && scale >= kSmallestScale, node, "scale must be at least 2^-12 and finite, got ", scale,
           "; run the prepared model on some training batches first");
-  require(zero_point >= -128 && zero_point <= 127, node, "zero point must lie in [-128, 127], got ", zero_point);
-  return {scale, static_cast<int32_t>(zero_point)};
+  require(zero_point >= grid.quant_min && zero_point <= grid.quant_max, node, "zero point must lie in [",
+          grid.quant_min, ", ", grid.quant_max, "], got ", zero_point);
+  return {scale, static_cast<int32_t>(zero_point), static_cast<int32_t>(grid.quant_min),
+          static_cast<int32_t>(grid.quant_max)};
 }
 
 /// What follows an operation until its result is rounded to a grid.
@@ -83,35 +90,229 @@ class Lowering {
  private:
   void lower_node(int64_t index) {
     const Node& node = graph_.nodes[index];
+    if (node.kind == OpKind::kInput) {
+      return lower_input(index);
+    }
+    if (node.kind == OpKind::kFakeQuantize) {
+      return reads_floats(node) ? lower_quantize(index) : lower_requantize(index);
+    }
+    if (reads_floats(node)) {
+      return lower_float(index);
+    }
     switch (node.kind) {
-      case OpKind::kInput:
-        return lower_input(index);
       case OpKind::kConv2d:
       case OpKind::kLinear:
-        return lower_weighted(index);
+        return node.weight_grid ? lower_weighted(index) : lower_float(index);
       case OpKind::kAdd:
-        return lower_add(index);
+        return has_tail(index) ? lower_add(index) : lower_float(index);
+      case OpKind::kMul:
+        return has_tail(index) && can_multiply(node) ? lower_mul(index) : lower_float(index);
+      case OpKind::kConcat:
+        return lower_concat(index);
+      case OpKind::kAten:
+        return lower_aten(index);
       case OpKind::kRelu:
       case OpKind::kRelu6:
         return lower_clamp(index);
       case OpKind::kMaxPool2d:
         return lower_max_pool(index);
       case OpKind::kAvgPool2d:
-        return lower_avg_pool(index);
+        return counts_every_place(node) && stays_on_grid(index) ? lower_avg_pool(index) : lower_float(index);
       case OpKind::kGlobalAvgPool:
-        append(index, copy_of(index, IntegerOp::kGlobalAvgPool));
-        return;
+        return stays_on_grid(index) ? append(index, copy_of(index, IntegerOp::kGlobalAvgPool)) : lower_float(index);
       case OpKind::kFlatten:
         append(index, copy_of(index, IntegerOp::kFlatten));
         return;
+      case OpKind::kInput:
       case OpKind::kFakeQuantize:
-        return lower_same_grid(index);
       case OpKind::kBatchNorm2d:
-        require(false, node, "only a batch norm right after a convolution can be folded");
+        return lower_float(index);
+    }
+  }
+
+  bool reads_floats(const Node& node) const {
+    return std::any_of(node.inputs.begin(), node.inputs.end(),
+                       [&](int64_t input) { return result_.nodes[lowered_[input]].gives_floats(); });
+  }
+
+  // Whether `read_tail` will find a grid behind node `index`.
+  bool has_tail(int64_t index) const {
+    bool activation = false, batch_norm = false;
+    const bool conv = graph_.nodes[index].kind == OpKind::kConv2d;
+    for (int64_t current = index;;) {
+      const std::vector<int64_t> users = graph_.users(current);
+      if (users.size() != 1) {
+        return false;
+      }
+      const Node& user = graph_.nodes[users[0]];
+      current = users[0];
+      if (user.kind == OpKind::kFakeQuantize) {
+        return true;
+      }
+      if ((user.kind == OpKind::kRelu || user.kind == OpKind::kRelu6) && !activation) {
+        activation = true;
+      } else if (user.kind == OpKind::kBatchNorm2d && conv && !batch_norm && !activation) {
+        batch_norm = true;
+      } else {
+        return false;
+      }
+    }
+  }
+
+  // What has no integer form runs on floats; codes are read as what they stand for.
+  void lower_float(int64_t index) {
+    const Node& node = graph_.nodes[index];
+    IntegerNode lowered = floats(index);
+    lowered.float_node = std::make_shared<const Node>(node);
+    append(index, std::move(lowered));
+  }
+
+  IntegerNode floats(int64_t index) const {
+    const Node& node = graph_.nodes[index];
+    IntegerNode lowered;
+    lowered.op = IntegerOp::kFloat;
+    lowered.layer = node.layer;
+    for (const int64_t input : node.inputs) {
+      lowered.inputs.push_back(lowered_[input]);
+    }
+    lowered.shape = node.shape;
+    return lowered;
+  }
+
+  void lower_quantize(int64_t index) {
+    const ActivationGrid grid = read_grid(graph_.nodes[index]);
+    IntegerNode lowered = floats(index);
+    lowered.op = IntegerOp::kQuantize;
+    set_grid(lowered, grid);
+    append(index, std::move(lowered));
+  }
+
+  static void set_grid(IntegerNode& node, const ActivationGrid& grid) {
+    node.scale = grid.scale;
+    node.zero_point = grid.zero_point;
+    node.clamp_min = grid.quant_min;
+    node.clamp_max = grid.quant_max;
+  }
+
+  static ActivationGrid grid_of(const IntegerNode& node) {
+    return {node.scale, node.zero_point, node.clamp_min, node.clamp_max};
+  }
+
+  static bool is_on(const IntegerNode& node, const ActivationGrid& grid) {
+    return node.scale == grid.scale && node.zero_point == grid.zero_point;
+  }
+
+  // The code that each code of `input` becomes: its value through `function`, rounded to `grid`.
+  template <typename Function>
+  static IntegerNode table_of(const IntegerNode& input, const ActivationGrid& grid, const Function& function) {
+    IntegerNode lowered;
+    lowered.op = IntegerOp::kTable;
+    set_grid(lowered, grid);
+    const at::Tensor codes = at::arange(-128, 128, at::kFloat);
+    const at::Tensor values = function((codes - static_cast<float>(input.zero_point)) * input.scale);
+    lowered.table = ((values * (1.0F / grid.scale)).round() + static_cast<float>(grid.zero_point))
+                        .clamp(grid.quant_min, grid.quant_max)
+                        .to(at::kChar)
+                        .contiguous();
+    return lowered;
+  }
+
+  // Codes of a value on another grid than the one they are on; on the same one nothing changes.
+  int64_t requantized(int64_t input_index, const ActivationGrid& grid, const Node& node) {
+    const IntegerNode& input = result_.nodes[input_index];
+    if (is_on(input, grid) && grid.quant_min <= input.clamp_min && grid.quant_max >= input.clamp_max) {
+      return input_index;
+    }
+    IntegerNode lowered = table_of(input, grid, [](const at::Tensor& values) { return values; });
+    lowered.layer = node.layer;
+    lowered.inputs = {input_index};
+    lowered.shape = input.shape;
+    result_.nodes.push_back(std::move(lowered));
+    return static_cast<int64_t>(result_.nodes.size()) - 1;
+  }
+
+  void lower_requantize(int64_t index) {
+    const Node& node = graph_.nodes[index];
+    lowered_[index] = requantized(lowered_[node.inputs[0]], read_grid(node), node);
+  }
+
+  // (N, C, H, W) by itself, (N, C, 1, 1) or a number of channels; others are left to floats.
+  bool can_multiply(const Node& node) const {
+    const auto& left = graph_.nodes[node.inputs[0]].shape;
+    const auto& right = graph_.nodes[node.inputs[1]].shape;
+    const auto scales = [](const std::vector<int64_t>& map, const std::vector<int64_t>& factor) {
+      return map.size() == 4 && factor.size() == 4 && map[0] == factor[0] && map[1] == factor[1] && factor[2] == 1 &&
+             factor[3] == 1;
+    };
+    return left == right || scales(left, right) || scales(right, left);
+  }
+
+  void lower_mul(int64_t index) {
+    const Tail tail = read_tail(index);
+    append(index, start(index, IntegerOp::kMul, tail), &tail);
+  }
+
+  // Codes on one grid are copied; those on others are brought to the grid behind the concatenation first.
+  void lower_concat(int64_t index) {
+    const Node& node = graph_.nodes[index];
+    std::optional<Tail> tail;
+    ActivationGrid grid = grid_of(quantized_input(node, 0));
+    bool same = true;
+    for (const int64_t input : node.inputs) {
+      const IntegerNode& lowered = result_.nodes[lowered_[input]];
+      same = same && is_on(lowered, grid);
+      grid.quant_min = std::min(grid.quant_min, lowered.clamp_min);
+      grid.quant_max = std::max(grid.quant_max, lowered.clamp_max);
+    }
+    if (!same) {
+      if (!has_tail(index)) {
+        return lower_float(index);
+      }
+      tail = read_tail(index);
+      grid = tail->grid;
+    }
+    IntegerNode lowered = floats(index);
+    lowered.op = IntegerOp::kMove;
+    set_grid(lowered, grid);
+    for (int64_t& input : lowered.inputs) {
+      input = requantized(input, grid, node);
+    }
+    if (tail && tail->activation) {
+      apply_activation(lowered, *tail->activation);
+    }
+    lowered.float_node = std::make_shared<const Node>(node);
+    append(index, std::move(lowered), tail ? &*tail : nullptr);
+  }
+
+  void lower_aten(int64_t index) {
+    const Node& node = graph_.nodes[index];
+    if (node.call->role == graph::AtenRole::kCopies) {
+      IntegerNode lowered = copy_of(index, IntegerOp::kMove);
+      lowered.float_node = std::make_shared<const Node>(node);
+      append(index, std::move(lowered));
+    } else if (node.call->role == graph::AtenRole::kElementwise && has_tail(index)) {
+      const Tail tail = read_tail(index);
+      IntegerNode lowered = table_of(quantized_input(node, 0), tail.grid, [&](const at::Tensor& values) {
+        const at::Tensor result = graph::run_node(node, {values}, 1);
+        return !tail.activation ? result : *tail.activation == OpKind::kRelu ? result.clamp_min(0) : result.clamp(0, 6);
+      });
+      lowered.layer = node.layer;
+      lowered.inputs = {lowered_[node.inputs[0]]};
+      lowered.shape = node.shape;
+      append(index, std::move(lowered), &tail);
+    } else {
+      lower_float(index);
     }
   }
 
   void lower_input(int64_t index) {
+    const bool prepared = std::any_of(graph_.nodes.begin(), graph_.nodes.end(),
+                                      [](const Node& node) { return node.kind == OpKind::kFakeQuantize; });
+    require(prepared, graph_.nodes[index],
+            "no value is rounded to int8; run quant.prepare on the model before capture");
+    if (!has_tail(index)) {
+      return lower_float(index);  // a first layer in float reads it
+    }
     const Tail tail = read_tail(index);
     require(!tail.batch_norm && !tail.activation, graph_.nodes[index],
             "must be rounded before anything else reads it; run quant.prepare");
@@ -124,8 +325,6 @@ class Lowering {
     const bool conv = node.kind == OpKind::kConv2d;
     const Tail tail = read_tail(index);
     check_weight(node);
-    require(conv || node.shape.size() == 2, node, "must read (N, features), got a result of shape ",
-            at::IntArrayRef(node.shape), "; flatten before it");
     IntegerNode lowered = start(index, conv ? IntegerOp::kConv2d : IntegerOp::kLinear, tail);
     const quant::FoldedWeight folded = fold(node, tail, input.scale);
     lowered.codes = folded.codes.contiguous();
@@ -145,8 +344,8 @@ class Lowering {
       batch_norm = {bn.weight.value, bn.bias.value, bn.running_mean.value, bn.running_var.value, bn.eps};
     }
     try {
-      return quant::fold_layer(node.weight.value, node.bias.value, batch_norm,
-                               at::scalar_tensor(input_scale, at::kFloat));
+      const at::Tensor scale = at::scalar_tensor(input_scale, at::kFloat);
+      return quant::fold_layer(quantized_weight(node), node.bias.value, batch_norm, scale);
     } catch (const c10::ValueError& error) {
       require(false, node, error.what_without_backtrace());
       throw;
@@ -157,16 +356,33 @@ class Lowering {
     require(node.weight_grid.has_value(), node,
             "the weight is not rounded to int8; run quant.prepare on the model before capture");
     const graph::Grid& grid = *node.weight_grid;
-    require(grid.quant_min == -127 && grid.quant_max == 127, node, "weights must lie on [-127, 127], got [",
-            grid.quant_min, ", ", grid.quant_max, "]");
+    require(grid.quant_min == -grid.quant_max && grid.quant_max >= 1 && grid.quant_max <= 127, node,
+            "weights must lie on a grid [-q, q] within [-127, 127], got [", grid.quant_min, ", ", grid.quant_max, "]");
     require(grid.axis.value_or(0) == 0 && grid.scale.defined() && grid.scale.numel() == node.weight.value.size(0), node,
             "weights must have one scale per output channel");
     require(!grid.zero_point.defined() || grid.zero_point.count_nonzero().item<int64_t>() == 0, node,
             "weights must have zero point 0");
-    const at::Tensor expected = quant::quantize_weight(node.weight.value).scale;
-    require(grid.scale.detach().to(at::kFloat).view(-1).equal(expected), node,
-            "the weight's scale is not max|w| / 127 of its channel; convert needs the grid that "
-            "quant.prepare uses");
+    const at::Tensor scale = grid.scale.detach();
+    require((scale.isfinite() & (scale >= std::numeric_limits<float>::min())).all().item<bool>(), node,
+            "the weight's scale must be > 0, normal and finite in each channel");
+  }
+
+  // The codes by the rule of fake_quantize, so that they are those that the model trained with.
+  static quant::QuantizedWeight quantized_weight(const Node& node) {
+    const graph::Grid& grid = *node.weight_grid;
+    const at::Tensor scale = grid.scale.detach().to(at::kFloat).reshape(-1);
+    if (grid.quant_max == 127) {
+      quant::QuantizedWeight usual = quant::quantize_weight(node.weight.value);
+      if (scale.equal(usual.scale)) {
+        return usual;
+      }
+    }
+    std::vector<int64_t> per_channel(node.weight.value.dim(), 1);
+    per_channel[0] = scale.numel();
+    const at::Tensor weight = node.weight.value.detach().to(at::kFloat);
+    TORCH_CHECK_VALUE(weight.isfinite().all().item<bool>(), "the weight holds NaN or infinity");
+    const at::Tensor steps = (weight * scale.reciprocal().view(per_channel)).round_();
+    return {steps.clamp_(grid.quant_min, grid.quant_max).to(at::kChar), scale};
   }
 
   // Bounds every partial sum: int32 must hold it, and so must the float product that is rounded.
@@ -220,33 +436,32 @@ class Lowering {
     append(index, copy_of(index, IntegerOp::kMaxPool2d));
   }
 
+  // Whether the result of node `index` is rounded to the grid that its input is on.
+  bool stays_on_grid(int64_t index) const {
+    const std::vector<int64_t> users = graph_.users(index);
+    const IntegerNode& input = quantized_input(graph_.nodes[index], 0);
+    return users.size() == 1 && graph_.nodes[users[0]].kind == OpKind::kFakeQuantize &&
+           is_on(input, read_grid(graph_.nodes[users[0]]));
+  }
+
+  // Whether every window of an average pool counts all of its places, as integer runtimes do.
+  bool counts_every_place(const Node& node) const {
+    const graph::Window& window = node.window;
+    const std::vector<int64_t>& in = graph_.nodes[node.inputs[0]].shape;
+    bool every = window.count_include_pad || window.padding == std::array<int64_t, 2>{0, 0};
+    for (const auto d : c10::irange(2)) {
+      every =
+          every && node.shape[2 + d] == (in[2 + d] + 2 * window.padding[d] - window.kernel[d]) / window.stride[d] + 1;
+    }
+    return every;
+  }
+
   void lower_avg_pool(int64_t index) {
     const Node& node = graph_.nodes[index];
     const graph::Window& window = node.window;
     require(window.kernel != std::array<int64_t, 2>{1, 1}, node,
             "a window of one element pools nothing; remove the layer");
-    require(window.count_include_pad || window.padding == std::array<int64_t, 2>{0, 0}, node,
-            "count_include_pad=False with padding is not what QNNPACK computes; use True");
-    IntegerNode lowered = copy_of(index, IntegerOp::kAvgPool2d);
-    const std::vector<int64_t>& in = result_.nodes[lowered.inputs[0]].shape;
-    for (const auto d : c10::irange(2)) {
-      const int64_t floor_size = (in[2 + d] + 2 * window.padding[d] - window.kernel[d]) / window.stride[d] + 1;
-      require(lowered.shape[2 + d] == floor_size, node,
-              "ceil_mode=True is not what QNNPACK computes for this size; use False");
-    }
-    append(index, std::move(lowered));
-  }
-
-  // A fake_quantize of codes must round to the grid they are on, which changes nothing.
-  void lower_same_grid(int64_t index) {
-    const Node& node = graph_.nodes[index];
-    const ActivationGrid grid = read_grid(node);
-    const IntegerNode& input = quantized_input(node, 0);
-    const ActivationGrid expected{input.scale, input.zero_point};
-    require(grid == expected, node, "rounds the result of ", describe(graph_.nodes[node.inputs[0]]), " to scale ",
-            grid.scale, ", zero point ", grid.zero_point, ", but it already lies on scale ", expected.scale,
-            ", zero point ", expected.zero_point, "; pools and copies must share their input's quantiser");
-    lowered_[index] = lowered_[node.inputs[0]];
+    append(index, copy_of(index, IntegerOp::kAvgPool2d));
   }
 
   // Reads [batch norm] [relu | relu6] fake_quantize after node `index`, each the only reader of the one before.
@@ -299,6 +514,8 @@ class Lowering {
     lowered.window = node.window;
     lowered.scale = tail.grid.scale;
     lowered.zero_point = tail.grid.zero_point;
+    lowered.clamp_min = tail.grid.quant_min;
+    lowered.clamp_max = tail.grid.quant_max;
     if (tail.activation) {
       apply_activation(lowered, *tail.activation);
     }
@@ -309,19 +526,16 @@ class Lowering {
   IntegerNode copy_of(int64_t index, IntegerOp op) const {
     const IntegerNode& input = quantized_input(graph_.nodes[index], 0);
     Tail tail;
-    tail.grid = {input.scale, input.zero_point};
+    tail.grid = grid_of(input);
     IntegerNode lowered = start(index, op, tail);
-    lowered.clamp_min = input.clamp_min;
-    lowered.clamp_max = input.clamp_max;
     return lowered;
   }
 
   static void apply_activation(IntegerNode& node, OpKind activation) {
-    node.clamp_min = node.zero_point;
-    node.clamp_max = 127;
+    node.clamp_min = std::max(node.clamp_min, node.zero_point);
     if (activation == OpKind::kRelu6) {
-      const float six = std::nearbyint(6.0F * (1.0F / node.scale));
-      node.clamp_max = static_cast<int32_t>(std::min(127.0F, six + static_cast<float>(node.zero_point)));
+      const float six = std::nearbyint(6.0F * (1.0F / node.scale)) + static_cast<float>(node.zero_point);
+      node.clamp_max = static_cast<int32_t>(std::min(static_cast<float>(node.clamp_max), six));
     }
   }
 

@@ -82,11 +82,17 @@ class FloatWriter {
         return builder_.call("aten::adaptive_avg_pool2d", input(0), std::vector<int64_t>{1, 1});
       case OpKind::kFlatten:
         return builder_.call("aten::flatten", input(0), int64_t{1}, int64_t{-1});
+      case OpKind::kMul:
+        return builder_.call("aten::mul", input(0), input(1));
       case OpKind::kBatchNorm2d:
-      case OpKind::kFakeQuantize:
-        break;  // folded and refused before
+      case OpKind::kFakeQuantize:  // folded and refused before
+      case OpKind::kConcat:
+      case OpKind::kAten:
+        break;
     }
-    return nullptr;
+    TORCH_CHECK_VALUE(false, "torchslim::save_float_ptl: layer '", node.layer, "': the operation ",
+                      node.call ? node.call->op : graph::to_string(node.kind),
+                      " cannot be written to a .ptl file yet; leave it outside the saved model");
   }
 
   torch::jit::NamedValue bias(const Node& node) {

@@ -122,7 +122,7 @@ class Int8Writer {
     const auto input = [&](size_t i) { return values_[node.inputs[i]]; };
     switch (node.op) {
       case IntegerOp::kInput:
-        return builder_.call("aten::quantize_per_tensor", builder_.input(), scale, zero_point, kQuint8);
+        return bounded(node, builder_.call("aten::quantize_per_tensor", builder_.input(), scale, zero_point, kQuint8));
       case IntegerOp::kConv2d:
       case IntegerOp::kLinear: {
         const bool conv = node.op == IntegerOp::kConv2d;
@@ -136,7 +136,9 @@ class Int8Writer {
         return bounded(node, builder_.call(name, input(0), input(1), scale, zero_point));
       }
       case IntegerOp::kClamp:
-        return node.clamp_max == 127 ? builder_.call("aten::relu", input(0)) : bounded(node, input(0));
+        return has_relu(node) && node.clamp_max >= graph_.nodes[node.inputs[0]].clamp_max
+                   ? builder_.call("aten::relu", input(0))
+                   : bounded(node, input(0));
       case IntegerOp::kMaxPool2d:
         return builder_.call("aten::max_pool2d", input(0), list(w.kernel), list(w.stride), list(w.padding),
                              list(w.dilation), w.ceil_mode);
@@ -147,21 +149,30 @@ class Int8Writer {
         return builder_.call("aten::adaptive_avg_pool2d", input(0), std::vector<int64_t>{1, 1});
       case IntegerOp::kFlatten:
         return builder_.call("aten::flatten", input(0), int64_t{1}, int64_t{-1});
+      case IntegerOp::kMul:
+      case IntegerOp::kTable:
+      case IntegerOp::kMove:
+      case IntegerOp::kFloat:
+      case IntegerOp::kQuantize:
+        break;
     }
-    return nullptr;
+    TORCH_CHECK_VALUE(false, "torchslim::save_ptl: layer '", node.layer, "': the operation ", to_string(node.op),
+                      " cannot be written to a .ptl file yet; the integer reference runs it (quant.convert)");
   }
 
-  static bool has_relu(const IntegerNode& node) { return node.clamp_min > -128; }
+  static bool has_relu(const IntegerNode& node) { return node.clamp_min == node.zero_point && node.clamp_min > -128; }
 
-  // ReLU6's upper bound, where the grid goes beyond it. The bound is given as the value of its code, so that no
-  // runtime's rounding can move it. QNNPACK's clamp mixes up the elements of a channels-last tensor (torch 2.13), which
-  // is what convolutions return: it gets a copy in the other order.
+  // ReLU6's upper bound and the ends of a grid of fewer bits, where uint8 goes beyond them. A bound is given as the value
+  // of its code, so that no runtime's rounding can move it. QNNPACK's clamp mixes up the elements of a channels-last
+  // tensor (torch 2.13), which is what convolutions return: it gets a copy in the other order.
   Value* bounded(const IntegerNode& node, Value* value) {
-    if (node.clamp_max == 127) {
+    const bool below = node.clamp_min > -128 && !has_relu(node);
+    if (node.clamp_max == 127 && !below) {
       return value;
     }
-    const double six = static_cast<double>(node.clamp_max - node.zero_point) * node.scale;
-    return builder_.call("aten::hardtanh", builder_.call("aten::contiguous", value), 0.0, six);
+    const auto value_of = [&](int32_t code) { return static_cast<double>(code - node.zero_point) * node.scale; };
+    return builder_.call("aten::hardtanh", builder_.call("aten::contiguous", value), value_of(node.clamp_min),
+                         value_of(node.clamp_max));
   }
 
   const IntegerGraph& graph_;

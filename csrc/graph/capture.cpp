@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "core/eval_mode.h"
 #include "graph/importer.h"
 
 namespace torchslim::graph {
@@ -44,31 +45,6 @@ torch::jit::Module mirror(const torch::nn::Module& module, const std::string& cl
   }
   return result;
 }
-
-// Puts the module into eval mode and back, each submodule into the mode that it had.
-class EvalMode {
- public:
-  explicit EvalMode(torch::nn::Module& module) : root_(module), was_training_(module.is_training()) {
-    for (const auto& child : root_.named_modules("", /*include_self=*/false)) {
-      modes_.emplace_back(child.value(), child.value()->is_training());
-    }
-    root_.eval();
-  }
-  EvalMode(const EvalMode&) = delete;
-  EvalMode& operator=(const EvalMode&) = delete;
-  ~EvalMode() {
-    // train() sets the children too, and the list has parents before their children.
-    root_.train(was_training_);
-    for (const auto& [module, training] : modes_) {
-      module->train(training);
-    }
-  }
-
- private:
-  torch::nn::Module& root_;
-  bool was_training_;
-  std::vector<std::pair<std::shared_ptr<torch::nn::Module>, bool>> modes_;
-};
 
 // Whether `value` is computed from the traced input, and not from parameters and buffers alone.
 bool depends_on_input(const torch::jit::Value* value) {
@@ -167,7 +143,7 @@ Graph capture(torch::nn::Module& module, const std::function<at::Tensor(at::Tens
               const at::Tensor& example) {
   check_example(example);
   const at::NoGradGuard no_grad;
-  const EvalMode eval(module);
+  const core::EvalMode eval(module);
   const at::Tensor batch = example.detach();
   Importer importer(traced(module, forward, batch), batch, /*accept_baked_batch=*/true);
   Graph graph = importer.run();

@@ -16,8 +16,7 @@ using torch::jit::Value;
 using TracedNode = torch::jit::Node;
 
 constexpr const char* kSupported =
-    "conv2d, linear, batch_norm, relu, relu6, add, max_pool2d, avg_pool2d, adaptive_avg_pool2d(1), "
-    "flatten(1), dropout";
+    "conv2d, linear, batch_norm, relu, relu6, add, mul, cat, pools, reshapes, activations, norms, softmax, matmul";
 
 std::string without_last(const std::string& name) {
   const size_t dot = name.rfind('.');
@@ -118,6 +117,15 @@ const Activation& Call::activation(const char* argument) const {
   if (found == importer_.activations_.end()) {
     refuse(std::string("expected argument `") + argument + "` to depend on the input, got a constant or parameter",
            "compute it outside the captured module");
+  }
+  return found->second;
+}
+
+std::vector<Activation> Call::activations(const char* argument) const {
+  const auto found = importer_.lists_.find(value(argument));
+  if (found == importer_.lists_.end() || found->second.empty()) {
+    refuse(std::string("expected `") + argument + "` to be a list of tensors that all depend on the input",
+           "compute constants outside forward");
   }
   return found->second;
 }
@@ -301,10 +309,19 @@ void Importer::import_attribute(TracedNode& node) {
 }
 
 void Importer::import_list(TracedNode& node) {
-  Call call(*this, node);
   if (!is_constant(node)) {
-    call.refuse("a list of values that depend on the input",
-                "torchslim knows operations on one or two tensors, not on lists (cat, stack)");
+    std::vector<Activation> elements;
+    for (const Value* input : node.inputs()) {
+      const auto found = activations_.find(input);
+      if (found == activations_.end()) {
+        Call(*this, node)
+            .refuse("a list of tensors some of which depend on the input and some do not",
+                    "compute constants outside forward");
+      }
+      elements.push_back(found->second);
+    }
+    lists_[node.output()] = std::move(elements);
+    return;
   }
   c10::impl::GenericList list(node.output()->type()->expectRef<c10::ListType>().getElementType());
   Constant result;
@@ -319,11 +336,16 @@ void Importer::import_list(TracedNode& node) {
 }
 
 void Importer::import_unpack(TracedNode& node) {
+  if (const auto list = lists_.find(node.input()); list != lists_.end()) {
+    for (size_t i = 0; i < node.outputs().size(); ++i) {
+      activations_[node.output(i)] = list->second.at(i);
+      memory_[node.output(i)] = memory_.at(node.input());
+    }
+    return;
+  }
   const auto found = constants_.find(node.input());
   if (found == constants_.end()) {
-    Call(*this, node)
-        .refuse("a list of values that depend on the input",
-                "torchslim knows operations on one or two tensors, not on lists");
+    Call(*this, node).refuse("a list of values that depend on the input", "return the tensors one by one");
   }
   const Constant list = found->second;
   const auto elements = list.value.toListRef();

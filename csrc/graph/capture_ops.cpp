@@ -43,10 +43,11 @@ std::array<int64_t, 2> named_padding(const Call& call, const Window& window) {
 
 void translate_convolution(Call& call) {
   const Activation input = call.activation("input");
-  call.require_dims(input, 4);
-  if (call.has("transposed") && call.boolean("transposed")) {
-    call.refuse("transposed convolution is not supported", "use a convolution of stride 1");
+  const bool transposed = call.has("transposed") && call.boolean("transposed");
+  if (transposed || input.shape.size() != 4 || call.constant("weight") == nullptr) {
+    return translate_aten(call);
   }
+  call.require_dims(input, 4);
   const NamedTensor weight = call.parameter("weight");
   const NamedTensor bias = call.optional_parameter("bias");
   Window window;
@@ -124,6 +125,9 @@ void translate_addmm(Call& call) {
 }
 
 void translate_matmul(Call& call) {
+  if (call.constant("self") != nullptr || call.constant(call.has("mat2") ? "mat2" : "other") == nullptr) {
+    return translate_aten(call);
+  }
   const Activation input = call.activation("self");
   emit_linear(call, input, transposed_weight(call, call.has("mat2") ? "mat2" : "other"), {});
 }
@@ -151,21 +155,16 @@ bool attach_bias(Call& call, const char* sum, const char* term) {
 }
 
 void translate_add(Call& call) {
-  if (call.number("alpha") != 1) {
-    call.refuse("expected alpha of 1", "scale in a layer of its own");
-  }
   if (attach_bias(call, "self", "other") || attach_bias(call, "other", "self")) {
     return;
   }
-  if (call.constant("self") != nullptr || call.constant("other") != nullptr) {
-    call.refuse("adding a constant or parameter is not supported", "put it into the bias of the layer before");
+  if (call.number("alpha") != 1 || call.constant("self") != nullptr || call.constant("other") != nullptr) {
+    return translate_aten(call);
   }
-  const Activation left = call.activation("self");
-  const Activation right = call.activation("other");
+  const Activation left = materialised(call, call.activation("self"));
+  const Activation right = materialised(call, call.activation("other"));
   if (left.shape != right.shape) {
-    call.refuse("expected two tensors of one shape, got " + c10::str(at::IntArrayRef(left.shape)) + " and " +
-                    c10::str(at::IntArrayRef(right.shape)),
-                "broadcasting is not supported");
+    return translate_aten(call);
   }
   call.emit(OpKind::kAdd, {&left, &right}, left.shape);
 }
@@ -174,11 +173,14 @@ void translate_add(Call& call) {
 
 void translate_batch_norm(Call& call) {
   const Activation input = call.activation("input");
-  call.require_dims(input, 4);
   if (call.boolean("training")) {
     call.refuse("batch norm uses the statistics of the batch",
                 "call eval() before tracing, and keep track_running_stats on");
   }
+  if (input.shape.size() != 4) {
+    return translate_aten(call);
+  }
+  call.require_dims(input, 4);
   NamedTensor weight = call.optional_parameter("weight");
   NamedTensor bias = call.optional_parameter("bias");
   const NamedTensor mean = call.parameter("running_mean");
@@ -200,7 +202,7 @@ void translate_batch_norm(Call& call) {
 }
 
 void emit_activation(Call& call, OpKind kind) {
-  const Activation input = call.activation("self");
+  const Activation input = materialised(call, call.activation("self"));
   call.emit(kind, {&input}, input.shape);
 }
 
@@ -213,7 +215,7 @@ std::optional<double> bound(const Call& call, const char* argument) {
 
 void emit_clamp(Call& call, std::optional<double> low, std::optional<double> high) {
   if (low != 0.0 || (high && high != 6.0)) {
-    call.refuse("only clamps to [0, 6] and [0, infinity) are supported", "use relu or relu6");
+    return translate_aten(call);
   }
   emit_activation(call, high ? OpKind::kRelu6 : OpKind::kRelu);
 }
@@ -249,13 +251,10 @@ Grid grid_of(const Call& call) {
 }
 
 void translate_fake_quantize(Call& call) {
-  const Activation input = call.activation("self");
+  const Activation input = materialised(call, call.activation("self"));
   Grid grid = grid_of(call);
   if (grid.axis) {
     call.refuse("an activation is quantised per channel", "quantise activations per tensor");
-  }
-  if (input.shape != call.importer().producer(input)->shape) {
-    call.refuse("its input was squeezed only in part", "use flatten(1)");
   }
   call.emit(OpKind::kFakeQuantize, {&input}, input.shape);
   call.emitted().grid = std::move(grid);
@@ -323,10 +322,10 @@ void emit_global_pool(Call& call, const Activation& input) {
 void translate_avg_pool(Call& call) {
   Window window = pool_window(call);
   window.count_include_pad = call.boolean("count_include_pad");
-  if (call.has("divisor_override") && !call.is_none("divisor_override")) {
-    call.refuse("divisor_override is not supported", "leave it unset");
-  }
   const Activation input = call.activation("self");
+  if ((call.has("divisor_override") && !call.is_none("divisor_override")) || input.shape.size() != 4) {
+    return translate_aten(call);
+  }
   call.require_dims(input, 4);
   // avg_pool2d(x, x.shape[2:]) is a global pool at any size.
   if (call.constant("kernel_size")->from_shape && window.padding == std::array<int64_t, 2>{0, 0} &&
@@ -349,23 +348,21 @@ void translate_adaptive_avg_pool(Call& call) {
     call.forward(input, input.shape);
     return;
   }
-  call.refuse("expected an output of 1x1 (or of the input's size), got " + std::to_string(size[0]) + "x" +
-                  std::to_string(size[1]),
-              "use avg_pool2d with a fixed window");
+  translate_aten(call);
 }
 
 void translate_mean(Call& call) {
   const Activation input = call.activation("self");
-  call.require_dims(input, 4);
   std::set<int64_t> dims;
   if (call.has("dim") && !call.is_none("dim")) {
     for (const int64_t dim : call.ints("dim")) {
-      dims.insert(dim < 0 ? dim + 4 : dim);
+      dims.insert(dim < 0 ? dim + static_cast<int64_t>(input.shape.size()) : dim);
     }
   }
-  if (dims != std::set<int64_t>{2, 3}) {
-    call.refuse("only the mean over height and width is supported", "use adaptive_avg_pool2d(x, 1)");
+  if (dims != std::set<int64_t>{2, 3} || input.shape.size() != 4) {
+    return translate_aten(call);
   }
+  call.require_dims(input, 4);
   emit_global_pool(call, input);
   if (call.boolean("keepdim")) {
     return;
@@ -392,7 +389,7 @@ void translate_flatten(Call& call) {
   const int64_t first = call.integer("start_dim");
   const int64_t last = call.integer("end_dim");
   if (dims < 2 || (first < 0 ? first + dims : first) != 1 || (last < 0 ? last + dims : last) != dims - 1) {
-    call.refuse("only flatten(1) is supported", "keep the batch and flatten all the rest");
+    return translate_aten(call);
   }
   emit_flatten(call);
 }
@@ -410,9 +407,16 @@ void translate_view(Call& call) {
   const int64_t features = product(input.shape, 1);
   if (size.size() != 2 || (size[0] != input.shape[0] && size[0] != -1) || (size[1] != features && size[1] != -1) ||
       sizes.batch_at(1) != Batch::kNone) {
-    call.refuse("only a view to (batch, features) is supported, got " + c10::str(at::IntArrayRef(size)) + " from " +
-                    c10::str(at::IntArrayRef(input.shape)),
-                "use flatten(1)");
+    const bool baked = size.at(0) == input.shape[0] && sizes.batch_at(0) == Batch::kNone;
+    if (baked && !call.importer().note_baked_batch()) {
+      call.refuse("the batch size " + std::to_string(size[0]) + " is written into the trace",
+                  "take it from the input's shape, or use -1");
+    }
+    translate_aten(call);
+    if (baked) {
+      call.emitted().call->batch_sizes.emplace_back(1, 0);
+    }
+    return;
   }
   if (size[0] != -1 && sizes.batch_at(0) != Batch::kExact && !call.importer().note_baked_batch()) {
     call.refuse("the batch size " + std::to_string(size[0]) + " is written into the trace", "use flatten(1)");
@@ -424,7 +428,7 @@ void translate_squeeze(Call& call) {
   const Activation input = call.activation("self");
   const int64_t dims = static_cast<int64_t>(input.shape.size());
   if (!call.has("dim")) {
-    call.refuse("squeeze() would drop a batch of one too", "use flatten(1)");
+    call.refuse("squeeze() would drop a batch of one too", "give the dimension");
   }
   std::set<int64_t> dropped;
   for (const int64_t dim : call.ints("dim")) {
@@ -436,8 +440,11 @@ void translate_squeeze(Call& call) {
       shape.push_back(input.shape[i]);
     }
   }
-  if (dropped.count(0) != 0 || product(input.shape, 2) != 1) {
-    call.refuse("only height and width of 1 can be squeezed", "use flatten(1)");
+  if (dropped.count(0) != 0) {
+    call.refuse("squeezing the batch is not possible", "keep the batch dimension");
+  }
+  if (product(input.shape, 2) != 1) {
+    return translate_aten(call);
   }
   emit_flatten(call);
   call.forward(call.importer().activation(call.node().output(0)), std::move(shape));
@@ -478,6 +485,15 @@ const std::unordered_map<std::string, Translator>& translators() {
       {"aten::mm", translate_matmul},
       {"aten::add", translate_add},
       {"aten::add_", translate_add},
+      {"aten::mul", translate_mul},
+      {"aten::mul_", translate_mul},
+      {"aten::cat", translate_cat},
+      {"aten::concat", translate_cat},
+      {"aten::stack", translate_stack},
+      {"aten::chunk", translate_split},
+      {"aten::split", translate_split},
+      {"aten::split_with_sizes", translate_split},
+      {"aten::unbind", translate_split},
       {"aten::batch_norm", translate_batch_norm},
       {"aten::relu", translate_relu},
       {"aten::relu_", translate_relu},
@@ -517,14 +533,22 @@ const std::unordered_map<std::string, Translator>& translators() {
 
 Translator find_translator(const std::string& op) {
   const auto found = translators().find(op);
-  return found == translators().end() ? nullptr : found->second;
+  if (found != translators().end()) {
+    return found->second;
+  }
+  return aten_role(op.back() == '_' ? op.substr(0, op.size() - 1) : op) ? translate_aten : nullptr;
 }
 
 bool is_view(const std::string& op) {
-  static const std::set<std::string> views{"aten::flatten",  "aten::view",          "aten::reshape",
-                                           "aten::squeeze",  "aten::dropout",       "aten::contiguous",
-                                           "aten::detach",   "aten::alias",         "aten::to",
-                                           "aten::dropout_", "aten::alpha_dropout", "aten::feature_dropout"};
+  static const std::set<std::string> views{"aten::flatten",   "aten::view",          "aten::reshape",
+                                           "aten::squeeze",   "aten::dropout",       "aten::contiguous",
+                                           "aten::detach",    "aten::alias",         "aten::to",
+                                           "aten::dropout_",  "aten::alpha_dropout", "aten::feature_dropout",
+                                           "aten::permute",   "aten::transpose",     "aten::t",
+                                           "aten::unsqueeze", "aten::slice",         "aten::select",
+                                           "aten::narrow",    "aten::expand",        "aten::expand_as",
+                                           "aten::chunk",     "aten::split",         "aten::split_with_sizes",
+                                           "aten::unbind",    "aten::unflatten"};
   return views.count(op) != 0;
 }
 
@@ -535,7 +559,8 @@ Constant fake_quantized_constant(Call& call, const torch::jit::Stack& results) {
   quantized.raw = input.value.toTensor();
   if (is_weight) {
     const at::Tensor& scale = results.at(1).toTensor();
-    quantized.grid = Grid{scale, at::zeros(scale.sizes(), at::kInt), -127, 127, 0};
+    const int64_t largest = (int64_t{1} << (call.integer("bits") - 1)) - 1;
+    quantized.grid = Grid{scale, at::zeros(scale.sizes(), at::kInt), -largest, largest, 0};
   } else {
     quantized.grid = grid_of(call);
     if (quantized.grid->axis && *quantized.grid->axis < 0) {

@@ -76,6 +76,24 @@ void put_grid(std::ostream& json, const char* key, const std::optional<Grid>& gr
   }
 }
 
+// Numbers and lists of them as they print; tensors by their shape.
+void put_call(std::ostream& json, const AtenCall& call) {
+  json << ", \"op\": " << quoted(call.op) << ", \"arguments\": [";
+  for (size_t i = 0; i < call.arguments.size(); ++i) {
+    const c10::IValue& argument = call.arguments[i];
+    std::ostringstream text;
+    if (argument.isTensor()) {
+      text << "tensor (" << joined(argument.toTensor().sizes()) << ")";
+    } else if (std::find(call.slots.begin(), call.slots.end(), i) != call.slots.end()) {
+      text << "input";
+    } else {
+      text << argument;
+    }
+    json << (i == 0 ? "" : ", ") << quoted(text.str());
+  }
+  json << "]";
+}
+
 void put_node(std::ostream& json, const Node& node) {
   json << "{\"kind\": \"" << to_string(node.kind) << "\", \"layer\": " << quoted(node.layer) << ", \"inputs\": ["
        << joined(node.inputs) << "], \"shape\": [" << joined(node.shape) << "]";
@@ -88,6 +106,12 @@ void put_node(std::ostream& json, const Node& node) {
   put_tensor(json, "running_var", node.running_var);
   if (node.kind == OpKind::kBatchNorm2d) {
     json << ", \"eps\": " << std::setprecision(9) << node.eps;
+  }
+  if (node.kind == OpKind::kConcat) {
+    json << ", \"dim\": " << node.dim;
+  }
+  if (node.call) {
+    put_call(json, *node.call);
   }
   put_grid(json, "weight_grid", node.weight_grid);
   put_grid(json, "grid", node.grid);
@@ -122,6 +146,12 @@ const char* to_string(OpKind kind) {
       return "flatten";
     case OpKind::kFakeQuantize:
       return "fake_quantize";
+    case OpKind::kMul:
+      return "mul";
+    case OpKind::kConcat:
+      return "concat";
+    case OpKind::kAten:
+      return "aten";
   }
   TORCH_CHECK_VALUE(false, "torchslim::graph::to_string: no such kind: ", static_cast<int>(kind));
 }
@@ -150,9 +180,10 @@ std::string to_string(const Graph& graph) {
        << "shape\n";
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     const Node& node = graph.nodes[i];
-    text << std::setw(6) << i << std::setw(17) << to_string(node.kind) << std::setw(static_cast<int>(layer_width) + 2)
-         << node.layer << std::setw(12) << joined(node.inputs) << "(" << joined(node.shape) << ")"
-         << (node.weight_grid ? "  fake-quantised weight" : "") << "\n";
+    text << std::setw(6) << i << std::setw(17)
+         << (node.call ? node.call->op.substr(node.call->op.find("::") + 2) : to_string(node.kind))
+         << std::setw(static_cast<int>(layer_width) + 2) << node.layer << std::setw(12) << joined(node.inputs) << "("
+         << joined(node.shape) << ")" << (node.weight_grid ? "  fake-quantised weight" : "") << "\n";
   }
   return text.str();
 }

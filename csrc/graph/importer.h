@@ -58,6 +58,7 @@ class Call {
   torch::jit::Value* value(const char* argument) const;
   const Constant* constant(const char* argument) const;  // null for an activation
   const Activation& activation(const char* argument) const;
+  std::vector<Activation> activations(const char* argument) const;  // a list of them
   std::vector<int64_t> ints(const char* argument) const;
   std::array<int64_t, 2> pair(const char* argument) const;  // (height, width); one number stands for both
   int64_t integer(const char* argument) const;
@@ -111,6 +112,9 @@ class Importer {
 
   const Constant* constant(const torch::jit::Value* value) const;  // null if there is none
   const Activation& activation(const torch::jit::Value* value) const { return activations_.at(value); }
+  bool is_activation(const torch::jit::Value* value) const { return activations_.count(value) != 0; }
+  /// Says what the list `value` holds.
+  void set_list(const torch::jit::Value* value, std::vector<Activation> list) { lists_[value] = std::move(list); }
   int64_t last_node() const { return static_cast<int64_t>(graph_.nodes.size()) - 1; }
 
  private:
@@ -137,11 +141,25 @@ class Importer {
   std::unordered_set<const torch::jit::Node*> live_;
   std::unordered_map<const torch::jit::Value*, Constant> constants_;
   std::unordered_map<const torch::jit::Value*, Activation> activations_;
-  std::unordered_map<const torch::jit::Value*, int64_t> memory_;  // values of one number share storage
+  std::unordered_map<const torch::jit::Value*, std::vector<Activation>> lists_;  // lists of activations
+  std::unordered_map<const torch::jit::Value*, int64_t> memory_;                 // values of one number share storage
   Graph graph_;
 };
 
 using Translator = void (*)(Call&);
+
+/// `input`, with a node of its own where it was squeezed only in part.
+Activation materialised(Call& call, const Activation& input);
+
+/// The shape of a result as the trace has it.
+std::vector<int64_t> traced_shape(const Call& call, size_t output);
+
+/// Translate what has no kind of its own (`aten_role`), products, and operations with lists of tensors.
+void translate_aten(Call& call);
+void translate_mul(Call& call);
+void translate_cat(Call& call);
+void translate_stack(Call& call);
+void translate_split(Call& call);
 
 /// Returns how to translate operation `op` ("aten::relu"), or null if it is outside the list.
 Translator find_translator(const std::string& op);

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/core/stack.h>
 #include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/batch_norm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/max_pool2d.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/relu.h>
 #include <torchslim/graph/interpret.h>
 
@@ -30,7 +33,28 @@ at::Tensor fake_quantized(const at::Tensor& x, const std::optional<Grid>& grid) 
 
 namespace {
 
-at::Tensor run_node(const Node& node, const at::Tensor& x, const at::Tensor& other) {
+at::Tensor run_call(const AtenCall& call, const std::vector<at::Tensor>& inputs, int64_t batch) {
+  torch::jit::Stack stack = call.arguments;
+  for (const auto& [argument, element] : call.batch_sizes) {
+    if (stack[argument].isIntList()) {
+      auto sizes = stack[argument].toIntVector();
+      sizes[element] = batch;
+      stack[argument] = std::move(sizes);
+    } else {
+      stack[argument] = batch;
+    }
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    stack[call.slots[i]] = inputs[i];
+  }
+  c10::Dispatcher::singleton().findSchemaOrThrow(call.op.c_str(), call.overload.c_str()).callBoxed(stack);
+  return stack.at(0).toTensor();
+}
+
+}  // namespace
+
+at::Tensor run_node(const Node& node, const std::vector<at::Tensor>& inputs, int64_t batch) {
+  const at::Tensor& x = inputs.at(0);
   const Window& window = node.window;
   switch (node.kind) {
     case OpKind::kInput:
@@ -49,7 +73,13 @@ at::Tensor run_node(const Node& node, const at::Tensor& x, const at::Tensor& oth
     case OpKind::kRelu6:
       return at::clamp(x, 0, 6);
     case OpKind::kAdd:
-      return at::add(x, other);
+      return at::add(x, inputs.at(1));
+    case OpKind::kMul:
+      return at::mul(x, inputs.at(1));
+    case OpKind::kConcat:
+      return at::cat(inputs, node.dim);
+    case OpKind::kAten:
+      return run_call(*node.call, inputs, batch);
     case OpKind::kMaxPool2d:
       return at::max_pool2d(x, window.kernel, window.stride, window.padding, window.dilation, window.ceil_mode);
     case OpKind::kAvgPool2d:
@@ -64,8 +94,6 @@ at::Tensor run_node(const Node& node, const at::Tensor& x, const at::Tensor& oth
   }
   TORCH_CHECK_VALUE(false, "torchslim::graph::run_float: a node of kind ", to_string(node.kind), " cannot stand here");
 }
-
-}  // namespace
 
 at::Tensor run_float(const Graph& graph, const at::Tensor& input) {
   TORCH_CHECK_VALUE(!graph.nodes.empty(), "torchslim::graph::run_float: the graph has no nodes");
@@ -84,9 +112,11 @@ at::Tensor run_float(const Graph& graph, const at::Tensor& input) {
   values[0] = input;
   for (size_t i = 1; i < graph.nodes.size(); ++i) {
     const Node& node = graph.nodes[i];
-    const at::Tensor& x = values.at(node.inputs.at(0));
-    const at::Tensor& other = node.inputs.size() > 1 ? values.at(node.inputs[1]) : x;
-    values[i] = run_node(node, x, other);
+    std::vector<at::Tensor> inputs;
+    for (const int64_t index : node.inputs) {
+      inputs.push_back(values.at(index));
+    }
+    values[i] = run_node(node, inputs, input.size(0));
     for (const int64_t index : node.inputs) {
       if (last_use[index] == i) {
         values[index].reset();

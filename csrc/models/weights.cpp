@@ -5,6 +5,8 @@
 
 #include <sstream>
 
+#include "quant/quantization_config.h"
+
 namespace torchslim::models {
 namespace {
 
@@ -39,6 +41,13 @@ Differences compare(const TensorDict& destination, const TensorDict& source) {
   for (const auto& item : destination) {
     const at::Tensor* found = source.find(item.key());
     const at::Tensor& expected = item.value();
+    if (found != nullptr && item.key() == quant::detail::kQuantizationConfig) {
+      const std::string difference = quant::detail::config_difference(expected, *found);
+      if (!difference.empty()) {
+        differences.add(difference);
+      }
+      continue;
+    }
     if (found == nullptr) {
       differences.add("the file lacks `" + item.key() + "`");
     } else if (found->sizes() != expected.sizes() || found->scalar_type() != expected.scalar_type()) {

@@ -36,12 +36,12 @@ float max_abs(const float* x, int64_t size) {
 
 /// As quantize_weight in fold.cpp: a scale without a finite inverse is as good as an all-zero
 /// channel.
-float scale_of(float largest) {
-  const float scale = largest / 127.0f;
+float scale_of(float largest, float largest_code) {
+  const float scale = largest / largest_code;
   return scale < std::numeric_limits<float>::min() ? 1.0f : scale;
 }
 
-/// No clamp: |x| <= 127·scale rounds to at most 127.
+/// No clamp: |x| <= L·scale rounds to at most L.
 void round_row(const float* x, float* y, int64_t size, float scale) {
   const float inverse = 1.0f / scale;
   int64_t i = 0;
@@ -55,9 +55,10 @@ void round_row(const float* x, float* y, int64_t size, float scale) {
 
 }  // namespace
 
-void fake_quantize_weight_f32(const float* weight, float* result, float* scale, int64_t channels, int64_t size) {
+void fake_quantize_weight_f32(const float* weight, float* result, float* scale, int64_t channels, int64_t size,
+                              float largest_code) {
   for (int64_t c = 0; c < channels; ++c) {
-    scale[c] = scale_of(max_abs(weight + c * size, size));
+    scale[c] = scale_of(max_abs(weight + c * size, size), largest_code);
     round_row(weight + c * size, result + c * size, size, scale[c]);
   }
 }

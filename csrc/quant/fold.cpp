@@ -160,14 +160,22 @@ FoldedWeight fit_bias(const FoldedWeight& folded, const at::Tensor& input_scale)
 
 FoldedWeight fold_layer(const at::Tensor& weight, const at::Tensor& bias,
                         const std::optional<BatchNormTensors>& batch_norm, const at::Tensor& input_scale) {
-  const QuantizedWeight quantized = quantize_weight(weight);
+  return fold_layer(quantize_weight(weight), bias, batch_norm, input_scale);
+}
+
+FoldedWeight fold_layer(const QuantizedWeight& quantized, const at::Tensor& bias,
+                        const std::optional<BatchNormTensors>& batch_norm, const at::Tensor& input_scale) {
+  constexpr const char* kWho = "torchslim::fold_layer";
+  TORCH_CHECK_TYPE(quantized.codes.scalar_type() == at::kChar, kWho, ": codes must be int8, got ",
+                   quantized.codes.scalar_type());
+  check_channels(quantized.scale, quantized.codes, kWho, "scale");
   if (batch_norm) {
     return fit_bias(fold_batch_norm(quantized.codes, quantized.scale, bias, batch_norm->gamma, batch_norm->beta,
                                     batch_norm->mean, batch_norm->var, batch_norm->eps),
                     input_scale);
   }
   const at::Tensor b = bias.defined() ? bias.detach() : at::zeros_like(quantized.scale);
-  TORCH_CHECK_VALUE(b.isfinite().all().item<bool>(), "torchslim::fold_layer: the bias holds NaN or infinity");
+  TORCH_CHECK_VALUE(b.isfinite().all().item<bool>(), kWho, ": the bias holds NaN or infinity");
   return fit_bias({quantized.codes, quantized.scale, b}, input_scale);
 }
 

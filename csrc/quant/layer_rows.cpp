@@ -132,7 +132,8 @@ void LayerRows::check_output(const at::Tensor& input, const at::Tensor& output) 
   samples_of(input);
   const auto expected = output_shape(input);
   TORCH_CHECK_VALUE(output.sizes() == expected, who_, ": for an input ", input.sizes(),
-                    " the layer's output has shape ", expected, ", got a target of shape ", output.sizes());
+                    " the layer's output has shape ", at::IntArrayRef(expected), ", got a target of shape ",
+                    output.sizes());
   check_input(who_, output);
   TORCH_CHECK_VALUE(output.detach().isfinite().all().item<bool>(), who_, ": the target holds NaN or infinity");
 }

@@ -14,13 +14,12 @@
 #include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/fake_quantize_weight.h>
 #include <torchslim/quant/layers.h>
+#include <torchslim/quant/requantize.h>
 #include <torchslim/quant/round_average.h>
 
 namespace torchslim::quant {
 namespace {
 
-constexpr int64_t kActivationMin = -128;
-constexpr int64_t kActivationMax = 127;
 constexpr int64_t kLargestWeightCode = 127;
 
 bool is_tracing() { return at::tracer::impl::is_dispatch_enabled(); }
@@ -75,16 +74,31 @@ struct LayerTensors {
   const std::optional<BatchNormTensors>& batch_norm;
   const at::Tensor& input_scale;
   const std::string& name;
+  WeightQuantizerImpl* quantizer;  // null: the int8 rule
+
+  bool has_codes() const { return quantizer == nullptr || quantizer->options.has_codes(); }
 };
 
+RoundedWeight rounded_weight(const LayerTensors& layer) {
+  if (layer.quantizer != nullptr) {
+    return layer.quantizer->forward(layer.weight);
+  }
+  const auto [weight, scale] = fake_quantize_weight(layer.weight);
+  return {weight, scale};
+}
+
 WeightAndBias trained(const LayerTensors& layer) {
-  auto [weight, scale] = fake_quantize_weight(layer.weight);
-  const bool rounds_bias = layer.bias.defined() && !layer.batch_norm;
-  return {weight, rounds_bias ? round_bias(layer.bias, layer.input_scale, scale) : layer.bias};
+  const RoundedWeight rounded = rounded_weight(layer);
+  const bool rounds_bias = layer.bias.defined() && !layer.batch_norm && layer.has_codes();
+  return {rounded.weight, rounds_bias ? round_bias(layer.bias, layer.input_scale, rounded.scale) : layer.bias};
 }
 
 /// The weight as one fake-quantise node; its scale is a constant there, as it is no parameter.
-at::Tensor traced_weight(const at::Tensor& weight) {
+at::Tensor traced_weight(const LayerTensors& layer) {
+  const at::Tensor& weight = layer.weight;
+  if (layer.quantizer != nullptr) {
+    return layer.quantizer->traced(weight);
+  }
   at::Tensor scale;
   at::Tensor zero_point;
   {
@@ -97,7 +111,7 @@ at::Tensor traced_weight(const at::Tensor& weight) {
 
 /// Weight and bias as `folded` has them, but for rounding the bias: so that eval() has gradients too.
 WeightAndBias differentiable(const LayerTensors& layer) {
-  const at::Tensor weight = std::get<0>(fake_quantize_weight(layer.weight));
+  const at::Tensor weight = rounded_weight(layer).weight;
   if (!layer.batch_norm) {
     return {weight, layer.bias};
   }
@@ -119,7 +133,11 @@ at::Tensor with_gradient(const at::Tensor& value, const at::Tensor& smooth) {
 FoldedWeight fold_by_name(const LayerTensors& layer) {
   const at::AutoGradMode no_grad(false);
   try {
-    return fold_layer(layer.weight, layer.bias, layer.batch_norm, layer.input_scale);
+    if (layer.quantizer == nullptr) {
+      return fold_layer(layer.weight, layer.bias, layer.batch_norm, layer.input_scale);
+    }
+    const QuantizedWeight quantized = layer.quantizer->quantize(layer.weight);
+    return fold_layer(quantized, layer.bias, layer.batch_norm, layer.input_scale);
   } catch (const c10::ValueError& error) {
     TORCH_CHECK_VALUE(false, "layer `", layer.name, "`: ", error.what_without_backtrace());
   }
@@ -136,6 +154,31 @@ WeightAndBias folded(const LayerTensors& layer) {
   return {with_gradient(weight, smooth.weight), with_gradient(integers.bias, smooth.bias)};
 }
 
+/// What the layer gives in eval before its quantiser, on that one's grid: sums of products of codes, requantised as runtimes
+/// do. With the gradient of the folded layer. `product(x, weight, bias)` is the layer's own part, channels along `axis`.
+template <typename Product>
+at::Tensor evaluated(const LayerTensors& layer, const QuantTensor& x, const at::Tensor& output_scale, int64_t axis,
+                     const Product& product) {
+  const auto in_floats = [&] {
+    const auto [weight, bias] = folded(layer);
+    return product(x.value, weight, bias);
+  };
+  if (!x.rounded || !output_scale.defined()) {
+    return in_floats();
+  }
+  const bool wants_gradient = at::GradMode::is_enabled() && (x.value.requires_grad() || layer.weight.requires_grad());
+  at::Tensor y;
+  {
+    const at::AutoGradMode no_grad(false);
+    const FoldedWeight integers = fold_by_name(layer);
+    const at::Tensor step = integers.scale * x.scale;
+    const at::Tensor sums =
+        product(steps_of(x.value, x.scale), integers.codes.to(at::kFloat), (integers.bias * step.reciprocal()).round());
+    y = requantize_sums(sums, step, output_scale, axis < 0 ? axis + sums.dim() : axis);
+  }
+  return wants_gradient ? with_gradient(y, in_floats()) : y;
+}
+
 void check_has_grid(const QuantTensor& x, const std::string& name) {
   TORCH_CHECK_VALUE(x.scale.defined(), "torchslim::quant: layer `", name,
                     "` is prepared, but its input has no grid; let images enter through quant::Input, and prepare "
@@ -146,17 +189,55 @@ void check_has_grid(const QuantTensor& x, const std::string& name) {
 
 FakeQuantize QuantLayer::output_fake_quantize() const {
   TORCH_CHECK_VALUE(is_prepared(), "torchslim::quant: the layer has no quantiser before quant::prepare");
+  TORCH_CHECK_VALUE(!output_fake_quantize_.is_empty(), "torchslim::quant: the quantiser of layer `", layer_name_,
+                    "` is learned; ask for learned_activation()");
   return output_fake_quantize_;
 }
 
+void QuantLayer::replace_relu6() {
+  TORCH_CHECK_VALUE(!is_prepared(), "torchslim::quant: layer `", layer_name_,
+                    "` is prepared; replace its ReLU6 before quant::prepare");
+  activation_ = activation_ == Activation::kRelu6 ? Activation::kRelu : activation_;
+}
+
+bool QuantLayer::rounds() const {
+  return is_on(output_fake_quantize_.is_empty() ? learned_activation_->fake_quant_enabled
+                                                : output_fake_quantize_->fake_quant_enabled);
+}
+
+at::Tensor QuantLayer::fixed_scale() const {
+  if (!rounds()) {
+    return {};
+  }
+  if (output_fake_quantize_.is_empty()) {
+    return learned_activation_->is_training() ? at::Tensor() : learned_activation_->grid().scale;
+  }
+  return output_fake_quantize_->is_training() ? at::Tensor() : output_fake_quantize_->scale;
+}
+
 QuantTensor QuantLayer::finish(const at::Tensor& value) {
+  if (output_tap_) {
+    output_tap_(value);
+  }
   if (!is_prepared()) {
     return activate(value, activation_);
+  }
+  if (output_fake_quantize_.is_empty()) {
+    QuantTensor result(learned_activation_->forward(value));
+    const GridTensors grid = learned_activation_->grid();
+    result.scale = grid.scale;
+    result.zero_point = grid.zero_point;
+    result.quant_min = learned_activation_->quant_min();
+    result.quant_max = learned_activation_->quant_max();
+    result.rounded = rounds();
+    return result;
   }
   QuantTensor result(output_fake_quantize_->forward(value));
   result.scale = output_fake_quantize_->scale;
   result.zero_point = output_fake_quantize_->zero_point;
-  result.rounded = is_on(output_fake_quantize_->fake_quant_enabled);
+  result.quant_min = output_fake_quantize_->quant_min();
+  result.quant_max = output_fake_quantize_->quant_max();
+  result.rounded = rounds();
   return result;
 }
 
@@ -166,10 +247,29 @@ void QuantLayer::check_cloneable() const {
                     "models::save_weights and load_weights");
 }
 
+void QuantWeightLayer::freeze_weight_grid(const at::Tensor& scale) {
+  TORCH_CHECK_VALUE(is_prepared(), "torchslim::quant: call quant::prepare before freeze_weight_grid");
+  const at::Tensor& weight = weight_owner().named_parameters(/*recurse=*/false)["weight"];
+  TORCH_CHECK_VALUE(scale.dim() == 1 && scale.numel() == weight.size(0), "torchslim::quant: layer `", layer_name_,
+                    "`: freeze_weight_grid needs one scale for each of the ", weight.size(0),
+                    " output channels, got shape ", scale.sizes());
+  if (weight_fake_quantize_.is_empty()) {
+    WeightQuantizer quantizer(WeightQuantizerOptions(), weight);
+    quantizer->freeze(scale);
+    set_weight_quantizer(quantizer);
+  } else {
+    weight_fake_quantize_->freeze(scale);
+  }
+}
+
+void QuantWeightLayer::set_weight_quantizer(const WeightQuantizer& quantizer) {
+  weight_fake_quantize_ = weight_owner().register_module("weight_fake_quantize", quantizer);
+}
+
 void InputImpl::pretty_print(std::ostream& stream) const { stream << "torchslim::quant::Input()"; }
 
 ConvBnAct2dImpl::ConvBnAct2dImpl(ConvBnAct2dOptions options)
-    : QuantLayer(options.activation()), options(std::move(options)) {
+    : QuantWeightLayer(options.activation()), options(std::move(options)) {
   reset();
 }
 
@@ -206,20 +306,23 @@ QuantTensor ConvBnAct2dImpl::forward(const QuantTensor& x) {
     return finish(normalize(conv->forward(x.value)));
   }
   check_has_grid(x, layer_name_);
+  show_input(x.value);
   const std::optional<BatchNormTensors> norm = batch_norm_tensors();
-  const LayerTensors layer{conv->weight, conv->bias, norm, x.scale, layer_name_};
-  if (!is_on(output_fake_quantize()->fake_quant_enabled)) {
+  const LayerTensors layer{conv->weight, conv->bias, norm, x.scale, layer_name_, weight_quantizer()};
+  if (!rounds()) {
     return finish(normalize(conv->forward(x.value)));
   }
   if (is_tracing()) {
-    return finish(normalize(convolve(x.value, traced_weight(layer.weight), layer.bias)));
+    return finish(normalize(convolve(x.value, traced_weight(layer), layer.bias)));
   }
-  if (is_training()) {
+  if (is_training() || !layer.has_codes()) {
     const auto [weight, bias] = trained(layer);
     return finish(normalize(convolve(x.value, weight, bias)));
   }
-  const auto [weight, bias] = folded(layer);
-  return finish(convolve(x.value, weight, bias));
+  return finish(evaluated(layer, x, fixed_scale(), 1,
+                          [this](const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
+                            return convolve(input, weight, bias);
+                          }));
 }
 
 at::Tensor ConvBnAct2dImpl::convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) const {
@@ -242,15 +345,22 @@ QuantTensor LinearImpl::forward(const QuantTensor& x) {
     return finish(torch::nn::LinearImpl::forward(x.value));
   }
   check_has_grid(x, layer_name_);
-  const LayerTensors layer{weight, bias, std::nullopt, x.scale, layer_name_};
-  if (!is_on(output_fake_quantize()->fake_quant_enabled)) {
+  show_input(x.value);
+  const LayerTensors layer{weight, bias, std::nullopt, x.scale, layer_name_, weight_quantizer()};
+  if (!rounds()) {
     return finish(torch::nn::LinearImpl::forward(x.value));
   }
   if (is_tracing()) {
-    return finish(at::linear(x.value, traced_weight(layer.weight), layer.bias));
+    return finish(at::linear(x.value, traced_weight(layer), layer.bias));
   }
-  const auto [rounded_weight, rounded_bias] = is_training() ? trained(layer) : folded(layer);
-  return finish(at::linear(x.value, rounded_weight, rounded_bias));
+  if (is_training() || !layer.has_codes()) {
+    const auto [rounded_weight, rounded_bias] = trained(layer);
+    return finish(at::linear(x.value, rounded_weight, rounded_bias));
+  }
+  return finish(
+      evaluated(layer, x, fixed_scale(), -1, [](const at::Tensor& input, const at::Tensor& by, const at::Tensor& plus) {
+        return at::linear(input, by, plus);
+      }));
 }
 
 std::shared_ptr<torch::nn::Module> LinearImpl::clone(const std::optional<at::Device>& device) const {
@@ -262,7 +372,13 @@ QuantTensor AddImpl::forward(const QuantTensor& a, const QuantTensor& b) {
   TORCH_CHECK_VALUE(a.value.sizes() == b.value.sizes(),
                     "torchslim::quant::Add: expected two tensors of one shape, got ", a.value.sizes(), " and ",
                     b.value.sizes());
-  return finish(a.value + b.value);
+  const at::Tensor sum = a.value + b.value;
+  const at::Tensor scale = is_prepared() && !is_tracing() && !is_training() ? fixed_scale() : at::Tensor();
+  if (!scale.defined() || !a.rounded || !b.rounded) {
+    return finish(sum);
+  }
+  const at::Tensor y = requantized_add(a.value, a.scale, b.value, b.scale, scale);
+  return finish(sum.requires_grad() ? with_gradient(y, sum) : y);
 }
 
 void AddImpl::pretty_print(std::ostream& stream) const {
@@ -272,7 +388,7 @@ void AddImpl::pretty_print(std::ostream& stream) const {
 QuantTensor GlobalAvgPool2dImpl::forward(const QuantTensor& x) {
   at::Tensor mean = at::adaptive_avg_pool2d(x.value, {1, 1});
   if (x.rounded && is_tracing()) {
-    mean = fake_quantize(mean, x.scale, x.zero_point, kActivationMin, kActivationMax);
+    mean = fake_quantize(mean, x.scale, x.zero_point, x.quant_min, x.quant_max);
   } else if (x.rounded) {
     mean = round_average(mean, x.scale, x.value.size(2) * x.value.size(3));
   }

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
+#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
@@ -124,5 +125,26 @@ GridWeight round_weight(const at::Tensor& weight, const WeightGridOptions& optio
   const auto codes = (weight.detach().to(at::kFloat) * inverse).round_().clamp_(-limit, limit).to(at::kChar);
   return detail::weight_of_codes(codes, steps, weight);
 }
+
+namespace {
+
+at::Tensor weight_scale_op(const at::Tensor& weight, int64_t bits, c10::string_view search) {
+  return weight_scale(weight, WeightGridOptions().bits(bits).scale_search(std::string(search)));
+}
+
+at::Tensor weight_scale_meta(const at::Tensor& weight, int64_t bits, c10::string_view search) {
+  WeightGridOptions().bits(bits).scale_search(std::string(search)).check(kScale);
+  TORCH_CHECK_VALUE(weight.dim() >= 2, kScale, ": weight must be (out_channels, ...), got shape ", weight.sym_sizes());
+  return weight.new_empty_symint({weight.sym_size(0)}, at::TensorOptions().dtype(at::kFloat));
+}
+
+}  // namespace
+
+// An op, so that a compiled forward that searches its scale stays whole.
+TORCH_LIBRARY_FRAGMENT(torchslim, m) { m.def("weight_scale(Tensor weight, int bits, str scale_search) -> Tensor"); }
+
+TORCH_LIBRARY_IMPL(torchslim, Meta, m) { m.impl("weight_scale", weight_scale_meta); }
+
+TORCH_LIBRARY_IMPL(torchslim, CompositeExplicitAutograd, m) { m.impl("weight_scale", weight_scale_op); }
 
 }  // namespace torchslim::quant

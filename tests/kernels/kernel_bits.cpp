@@ -251,7 +251,7 @@ void weight() {
   const auto w = made_up<float>(3, false);
   constexpr int64_t kRow = 9;
   std::vector<float> y(kSize / kRow * kRow), scale(kSize / kRow);
-  kernels::fake_quantize_weight_f32(w.data(), y.data(), scale.data(), kSize / kRow, kRow);
+  kernels::fake_quantize_weight_f32(w.data(), y.data(), scale.data(), kSize / kRow, kRow, 127.0f);
   print("fake_quantize_weight", "float", y);
   print("fake_quantize_weight scale", "float", scale);
 }

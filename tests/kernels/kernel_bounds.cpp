@@ -288,7 +288,7 @@ void weight() {
       for (const int64_t offset : {0, 1}) {
         const auto w = numbers<float>(channels * size, offset, size);
         const Exact<float> y(channels * size, offset), scale(channels);
-        kernels::fake_quantize_weight_f32(w.data(), y.data(), scale.data(), channels, size);
+        kernels::fake_quantize_weight_f32(w.data(), y.data(), scale.data(), channels, size, 127.0f);
         ++calls;
       }
     }

@@ -28,9 +28,17 @@ TESTED_IN = {
     "models/mobilenet_v2": "test_models",
     "models/resnet": "test_models",
     "prune/optimizer_state": "test_magnitude_pruner",
+    "quant/activation_quantizer": "test_fake_quantize_module",
+    "quant/batch_norm_layer": "test_operations",
+    "quant/pair_layer": "test_operations",
+    "quant/batches": "test_calibrate",
+    "quant/layer_walk": "test_apply_gptq",
+    "quant/layer_samples": "test_adaround",
     "quant/patterns": "test_prepare",
     "quant/prepared_model": "test_prepare",
     "quant/rewrite": "test_prepare",
+    "quant/rewrite_operations": "test_operations",
+    "quant/weighted_layers": "test_sensitivity",
 }
 
 

@@ -150,7 +150,11 @@ SAMPLES: dict[str, Callable[[], list[Sample]]] = {
     "torchslim::_kd_loss_and_gradient": lambda: [
         (_logits(), _logits(), 2.0, "batchmean", None, 0.9, torch.arange(5), 0.1, -100, 0.0)
     ],
-    "torchslim::fake_quantize_weight": lambda: [(torch.randn(4, 3, 3, 3, requires_grad=True),)],
+    "torchslim::fake_quantize_weight": lambda: [
+        (torch.randn(4, 3, 3, 3, requires_grad=True),),
+        (torch.randn(4, 3, 3, 3), 4),
+    ],
+    "torchslim::weight_scale": lambda: [(torch.randn(4, 3, 3, 3), 4, "mse"), (torch.randn(4, 9), 8, "absmax")],
 }
 
 OPERATORS = sorted(name for name in torch._C._dispatch_get_all_op_names() if name.startswith("torchslim::"))

@@ -13,9 +13,9 @@ InputRule = Literal["torch-2.13", "round-then-add"]
 
 
 class IntegerResult(NamedTuple):
-    """What the integer reference computes: int8 codes, and the float32 values that they stand for."""
+    """What the integer reference computes: int8 codes (None where it ends in floats), and the float32 values."""
 
-    codes: Tensor
+    codes: Tensor | None
     values: Tensor
 
 
@@ -38,6 +38,6 @@ def run_integer(graph: IntegerGraph, images: Tensor, *, input_rule: InputRule = 
 
 
 def run_integer_nodes(graph: IntegerGraph, images: Tensor, *, input_rule: InputRule = "torch-2.13") -> list[Tensor]:
-    """Return the int8 codes of every node of `graph`, in order; for finding where two runs part."""
+    """Return the int8 codes of every node of `graph`, or its floats, in order; for finding where two runs part."""
     codes: list[Tensor] = _C.deploy.run_integer_nodes(graph, images, input_rule)
     return codes

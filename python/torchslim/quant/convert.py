@@ -44,7 +44,7 @@ class ConvertedModel(nn.Module):
         Args:
             x: float32 images (N, C, H, W) with the example's C, H and W; finite.
         """
-        return run_integer(self.integer_graph, x).values
+        return run_integer(self.integer_graph, x, input_rule="round-then-add").values
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> NoReturn:
         """Refused: grids of activations are no tensors here, so weights alone would not fit them."""
@@ -74,7 +74,8 @@ def convert(model: nn.Module) -> ConvertedModel:
     """Returns the integers that a prepared model has trained, as a module that runs them.
 
     They are those of `model.eval()` as it is now: weights and biases by the same C++ function, grids of activations as
-    they stand; nothing is observed again. The model is left as it is and can go on training.
+    they stand; nothing is observed again. Layers in float, and layers whose weight has no integer codes, run on floats
+    between them. The model is left as it is and can go on training.
 
     Args:
         model: of `torchslim.quant.prepare`, after training forwards, with fake-quantise enabled.
@@ -103,7 +104,7 @@ def convert(model: nn.Module) -> ConvertedModel:
 
 def _check_quantizers(model: PreparedModel) -> None:
     for name, quantizer in fake_quantizers(model):
-        if not bool(torch.isfinite(quantizer.min_val).all()):
+        if not quantizer.has_grid():
             raise ValueError(
                 f"{_WHO}: {name!r} has seen no data, so its scale is not set; run forwards in training mode first"
             )

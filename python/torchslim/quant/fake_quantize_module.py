@@ -9,14 +9,13 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from torchslim import _C
+from torchslim.quant.activation_quantizer import ActivationQuantizer, is_tracing
 from torchslim.quant.fake_quantize_group import fake_quantize_group
 from torchslim.quant.observers import MinMaxObserver, MovingAverageObserver, Observer, as_observer
-from torchslim.quant.resizing_state import ResizingState, shared_shape
+from torchslim.quant.resizing_state import shared_shape
 
-_is_tracing: Callable[[], bool] = torch.jit._trace.is_tracing
 _fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.fake_quantize.tensor_qparams
 _clamp_fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.clamp_fake_quantize.default
 _observe_fake_quantize: Callable[..., Tensor] = torch.ops.torchslim.observe_fake_quantize.default
@@ -32,7 +31,7 @@ _CLAMPS: dict[str, tuple[float | None, float | None]] = {
 }
 
 
-class FakeQuantize(ResizingState):
+class FakeQuantize(ActivationQuantizer):
     """Fake-quantises what passes through: y = fake_quantize(activation(x)).
 
     In training mode it observes the range first and moves its grid, in the same two passes over memory; `eval()`
@@ -68,8 +67,6 @@ class FakeQuantize(ResizingState):
     max_val: Tensor
     scale: Tensor
     zero_point: Tensor
-    observer_enabled: Tensor
-    fake_quant_enabled: Tensor
     observer: Observer
 
     def __init__(
@@ -105,14 +102,11 @@ class FakeQuantize(ResizingState):
         self.register_buffer("max_val", torch.full(shape, -math.inf))
         self.register_buffer("scale", torch.ones(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
-        self.register_buffer("observer_enabled", torch.ones(1, dtype=torch.uint8))
-        self.register_buffer("fake_quant_enabled", torch.ones(1, dtype=torch.uint8))
-        # What the two flags say, as Python knows it: a compiled or traced forward cannot branch on a tensor.
-        self._flags = (True, True)
+        self._add_switches()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the fake-quantised activation of `x`: any shape, float32, float64, bfloat16 or float16."""
-        if _is_tracing():
+        if is_tracing():
             return self._quantized(self._activated(x)) if self._flags[1] else self._activated(x)
         observes, rounds = self._read_flags()
         if self.training and observes:
@@ -134,25 +128,13 @@ class FakeQuantize(ResizingState):
             x, buffers["scale"], buffers["zero_point"], self.quant_min, self.quant_max, *_CLAMPS[self.activation]
         )
 
-    def enable_observer(self, enabled: bool = True) -> FakeQuantize:
-        """Lets training forwards move the range."""
-        self.observer_enabled.fill_(int(enabled))
-        self._read_flags()
-        return self
+    def has_grid(self) -> bool:
+        """Whether anything was seen that the grid follows from."""
+        return self.min_val.numel() > 0 and bool(torch.isfinite(self.min_val).all())
 
-    def disable_observer(self) -> FakeQuantize:
-        """Keeps the range as it is."""
-        return self.enable_observer(False)
-
-    def enable_fake_quant(self, enabled: bool = True) -> FakeQuantize:
-        """Lets forwards round."""
-        self.fake_quant_enabled.fill_(int(enabled))
-        self._read_flags()
-        return self
-
-    def disable_fake_quant(self) -> FakeQuantize:
-        """Makes forwards apply the activation alone; the range is still observed in training mode."""
-        return self.enable_fake_quant(False)
+    def describe(self) -> str:
+        """The kind of its grid: whether the zero point is 0."""
+        return "fake_quantize symmetric" if self.symmetric else "fake_quantize"
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
         """Returns (scale, zero_point) as they follow from `min_val` and `max_val`.
@@ -201,20 +183,6 @@ class FakeQuantize(ResizingState):
         else:
             # The rule alone: the range is in this module's own buffers, under the names that files hold.
             self.__dict__["observer"] = observer
-
-    def _read_flags(self) -> tuple[bool, bool]:
-        if not torch.compiler.is_compiling():
-            self._flags = (self._is_set("observer_enabled"), self._is_set("fake_quant_enabled"))
-        return self._flags
-
-    def _is_set(self, flag: str) -> bool:
-        tensor = self._buffers[flag]  # attribute access to a buffer costs more than the operators
-        return tensor is not None and bool(tensor.item())
-
-    def _activated(self, x: Tensor) -> Tensor:
-        if self.activation == "none":
-            return x
-        return torch.relu(x) if self.activation == "relu" else functional.relu6(x)
 
     def _quantized(self, x: Tensor) -> Tensor:
         if self.group_size is not None:
@@ -278,6 +246,3 @@ class FakeQuantize(ResizingState):
             return {}
         dims = 1 if self.group_size is None else None
         return shared_shape(file, ("min_val", "max_val", "scale", "zero_point"), dims)
-
-    def _after_loading(self) -> None:
-        self._read_flags()

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The layers of a prepared model: convolution and linear layers that train on the numbers they will ship with."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from torchslim import _C
+from torchslim.quant.activation_quantizer import ActivationQuantizer, is_tracing
 from torchslim.quant.fake_quantize_module import FakeQuantize
+from torchslim.quant.learned_activation import untraced
 from torchslim.quant.observers import Observer
+from torchslim.quant.weight_quantizer import WeightQuantizer
 
 #: The batch norms that can stand behind a convolution.
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -21,26 +22,28 @@ class _QuantLayer(nn.Module):
 
     A forward takes one of four forms:
 
-    - training: the product with the weight on its grid, the batch norm with the batch's statistics, then the
-      output's quantiser, with the activation in it. The batch norm needs no folding here: a weight grid per
-      output channel commutes with a factor per output channel.
-    - eval: the integers that lowering writes (`fold_layer`), as floats.
+    - training, and eval where the weight has no codes: the product with the weight on its grid, the batch norm with
+      the batch's statistics, then the output's quantiser, with the activation in it. The batch norm needs no folding
+      here: a weight grid per output channel commutes with a factor per output channel.
+    - eval: the integers that lowering writes (`fold_layer`), requantised by the rule of the integer reference.
     - under `torch.jit.trace`: single operations that `torchslim.graph.capture` knows.
     - fake-quantise disabled: plain float.
     """
 
     weight: Tensor
     bias: Any  # a parameter or None: Conv2d and Linear annotate it differently
-    output_fake_quantize: FakeQuantize
+    output_fake_quantize: ActivationQuantizer
+    #: What rounds the weight; None: the int8 rule, `torchslim::fake_quantize_weight`.
+    weight_fake_quantize: WeightQuantizer | None
     layer_name: str
 
     def _take_over(
         self,
         layer: nn.Conv2d | nn.Linear,
-        input_fake_quantize: FakeQuantize,
+        input_fake_quantize: ActivationQuantizer,
         batch_norm: nn.Module | None,
-        activation: str,
-        observer: str | Observer,
+        output_fake_quantize: ActivationQuantizer,
+        weight_fake_quantize: WeightQuantizer | None,
         name: str,
     ) -> None:
         self.register_parameter("weight", cast(nn.Parameter, layer.weight))
@@ -49,7 +52,8 @@ class _QuantLayer(nn.Module):
         # In tuples, modules are not registered as children: the model owns them elsewhere. deepcopy keeps the tie.
         self._input_fake_quantize = (input_fake_quantize,)
         self._batch_norm = (batch_norm,)
-        self.output_fake_quantize = FakeQuantize(observer, activation=activation)
+        self.output_fake_quantize = output_fake_quantize
+        self.weight_fake_quantize = weight_fake_quantize
         self.train(layer.training)
 
     @property
@@ -58,38 +62,75 @@ class _QuantLayer(nn.Module):
         return cast("nn.BatchNorm2d | None", self._batch_norm[0])
 
     @property
-    def input_fake_quantize(self) -> FakeQuantize:
+    def input_fake_quantize(self) -> ActivationQuantizer:
         """The quantiser whose grid the input is on; a child of another module."""
         return self._input_fake_quantize[0]
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether the weight lies on an even grid of int8 codes; if not, the layer has no integers to ship."""
+        return self.weight_fake_quantize is None or self.weight_fake_quantize.has_codes
+
+    def freeze_weight_grid(self, scale: Tensor) -> None:
+        """Keeps the weight's grid at `scale` from now on, as buffer `weight_fake_quantize.scale`.
+
+        For weights that were rounded to it by other means, such as `gptq`: they ship as they are.
+
+        Args:
+            scale: float32 (O), > 0.
+
+        Raises:
+            ValueError: another shape or numbers, or a weight without codes.
+        """
+        if scale.shape != self.weight.shape[:1]:
+            raise ValueError(
+                f"layer {self.layer_name!r}: freeze_weight_grid: expected one scale for each of the "
+                f"{self.weight.shape[0]} output channels, got shape {tuple(scale.shape)}"
+            )
+        quantizer = self.weight_fake_quantize or WeightQuantizer(self.weight)
+        quantizer.freeze(scale)
+        self.weight_fake_quantize = quantizer.train(self.training)
 
     def folded(self) -> tuple[Tensor, Tensor, Tensor]:
         """The integers that this layer ships with: codes int8, scale (O), bias (O) on the accumulator's grid.
 
         Raises:
-            ValueError: weights, batch norm or the input's scale cannot be rounded (NaN, Inf).
+            ValueError: weights, batch norm or the input's scale cannot be rounded (NaN, Inf), or the weight has no
+                codes.
         """
         norm = self.batch_norm
-        statistics = () if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
+        statistics = () if norm is None else (*_affine(norm), norm.running_mean, norm.running_var, norm.eps)
+        quantizer, input_scale = self.weight_fake_quantize, self.input_fake_quantize.scale
         try:
-            codes, scale, bias = _C.quant.fold_layer(
-                self.weight, self.bias, self.input_fake_quantize.scale, *statistics
-            )
+            if quantizer is None:
+                codes, scale, bias = _C.quant.fold_layer(self.weight, self.bias, input_scale, *statistics)
+            else:
+                weight = quantizer.quantize(self.weight)
+                codes, scale, bias = _C.quant.fold_codes(*weight, self.bias, input_scale, *statistics)
         except ValueError as error:
             raise ValueError(f"layer {self.layer_name!r}: {error}") from None
         return codes, scale, bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the layer's output on its grid; see the class for the forms."""
-        if not _rounds(self.output_fake_quantize):
+        if not self.output_fake_quantize.rounds():
             y = self._normalize(self._product(x, self.weight, self.bias))
-        elif torch._C._is_tracing():
+        elif is_tracing():
             y = self._normalize(self._product(x, self._traced_weight(), self.bias))
-        elif self.training:
+        elif self.training or not self.has_codes:
             y = self._trained(x)
         else:
             with torch.autocast(x.device.type, enabled=False):  # fewer bits than float32 could not hold the integers
-                y = self._product(x.float(), *self._folded_floats())
+                y = self._evaluated(x.float())
         return cast(Tensor, self.output_fake_quantize(y))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        """Takes a frozen grid over: it comes with the weights that were rounded to it."""
+        scale = state_dict.get(f"{prefix}weight_fake_quantize.scale")
+        has_scale = self.weight_fake_quantize is not None and hasattr(self.weight_fake_quantize, "scale")
+        if isinstance(scale, Tensor) and not has_scale:
+            self.freeze_weight_grid(scale.to(self.weight.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         raise TypeError(f"{type(self).__name__} has no product of its own")
@@ -99,19 +140,50 @@ class _QuantLayer(nn.Module):
         return y if norm is None else cast(Tensor, norm(y))
 
     def _trained(self, x: Tensor) -> Tensor:
-        weight, scale = torch.ops.torchslim.fake_quantize_weight(self.weight)
+        weight, scale = self._rounded_weight()
         bias: Tensor | None = self.bias
-        if bias is not None and self._batch_norm[0] is None:
+        if bias is not None and scale is not None and self._batch_norm[0] is None:
             bias = torch.ops.torchslim.round_bias(bias, self.input_fake_quantize.scale, scale)
         return self._normalize(self._product(x, weight, bias))
 
+    def _rounded_weight(self) -> tuple[Tensor, Tensor | None]:
+        if self.weight_fake_quantize is None:
+            weight, scale = torch.ops.torchslim.fake_quantize_weight(self.weight)
+            return weight, scale
+        return cast("tuple[Tensor, Tensor | None]", self.weight_fake_quantize(self.weight))
+
     def _traced_weight(self) -> Tensor:
         """The weight as one fake-quantise node; its scale is a constant there, as it is no parameter."""
-        with _untraced():
+        if self.weight_fake_quantize is not None:
+            return self.weight_fake_quantize.traced(self.weight)
+        with untraced():
             _, scale = torch.ops.torchslim.fake_quantize_weight(self.weight.detach())
             zero_point = torch.zeros_like(scale, dtype=torch.int32)
         weight: Tensor = torch.ops.torchslim.fake_quantize.tensor_qparams(self.weight, scale, zero_point, -127, 127, 0)
         return weight
+
+    @torch.compiler.disable  # type: ignore[misc]
+    def _evaluated(self, x: Tensor) -> Tensor:
+        """The layer's output before its quantiser, with the gradient of the folded layer."""
+        wants_gradient = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        # Sums are requantised to a grid that stands still, made of codes; a hook of the quantiser sees them unrounded.
+        output = self.output_fake_quantize
+        in_integers = self.input_fake_quantize.rounds() and not (output.training or output._forward_pre_hooks)
+        if not in_integers:
+            return self._product(x, *self._folded_floats())
+        with torch.no_grad():
+            y = self._requantized(x)
+        return _with_gradient(y, self._product(x, *self._folded_floats()) if wants_gradient else None)
+
+    def _requantized(self, x: Tensor) -> Tensor:
+        """What runtimes compute: round(sums of products of codes · multiplier), in steps of the output's grid."""
+        codes, scale, bias = self.folded()
+        input_scale, output_scale = self.input_fake_quantize.scale, self.output_fake_quantize.scale
+        step = scale * input_scale
+        bias_codes = (bias * step.reciprocal()).round()
+        sums = self._product(_C.quant.steps_of(x, input_scale), codes.float(), bias_codes)
+        y: Tensor = _C.quant.requantize_sums(sums, step, output_scale, sums.dim() - codes.dim() + 1)
+        return y
 
     def _folded_floats(self) -> tuple[Tensor, Tensor]:
         codes, scale, bias = self.folded()
@@ -124,35 +196,25 @@ class _QuantLayer(nn.Module):
 
     def _differentiable(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias as `folded` has them, but for rounding the bias: so that eval() has gradients too."""
-        weight, _ = torch.ops.torchslim.fake_quantize_weight(self.weight)
+        weight, _ = self._rounded_weight()
         norm = self.batch_norm
         if norm is None:
             return weight, self.bias
         assert norm.running_mean is not None and norm.running_var is not None
         factor = torch.rsqrt(norm.running_var + norm.eps)
-        if norm.weight is not None:
-            factor = factor * norm.weight
+        gamma, beta = _affine(norm)
+        if gamma is not None:
+            factor = factor * gamma
         bias = (-norm.running_mean if self.bias is None else self.bias - norm.running_mean) * factor
-        if norm.bias is not None:
-            bias = bias + norm.bias
+        if beta is not None:
+            bias = bias + beta
         return weight * factor.view(-1, *[1] * (weight.dim() - 1)), bias
 
 
-@contextmanager
-def _untraced() -> Iterator[None]:
-    """What runs inside leaves no nodes in a trace."""
-    jit: Any = torch._C
-    state = jit._get_tracing_state()
-    jit._set_tracing_state(None)
-    try:
-        yield
-    finally:
-        jit._set_tracing_state(state)
-
-
-def _rounds(quantizer: FakeQuantize) -> bool:
-    """Whether fake-quantise is enabled; a trace or a compiled forward takes what Python knows of the buffer."""
-    return quantizer._flags[1] if torch._C._is_tracing() else quantizer._read_flags()[1]
+def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor | None, Tensor | None]:
+    """Gamma and beta of a batch norm, whole where FSDP2 has sharded them: its hooks see calls of the norm alone."""
+    gamma, beta = (p.full_tensor() if hasattr(p, "full_tensor") else p for p in (norm.weight, norm.bias))
+    return gamma, beta
 
 
 def _with_gradient(value: Tensor, smooth: Tensor | None) -> Tensor:
@@ -163,7 +225,8 @@ def _with_gradient(value: Tensor, smooth: Tensor | None) -> Tensor:
 class QuantConv2d(_QuantLayer, nn.Conv2d):
     """A convolution that trains in int8: its weight, batch norm, activation and output quantiser as one.
 
-    Holds the parameters of `conv` under the same names, and one child, `output_fake_quantize`.
+    Holds the parameters of `conv` under the same names, the child `output_fake_quantize` and,
+    unless the weight follows the int8 rule, `weight_fake_quantize`.
 
     Args:
         conv: the float convolution; its parameters are taken over, not copied. Zero padding only.
@@ -172,6 +235,8 @@ class QuantConv2d(_QuantLayer, nn.Conv2d):
         activation: `none`, `relu` or `relu6`.
         observer: of the output's quantiser.
         name: of the layer, for messages.
+        output_fake_quantize: the output's quantiser, activation and all, in place of `activation` and `observer`.
+        weight_fake_quantize: what rounds the weight; None: the int8 rule.
 
     Raises:
         ValueError: `conv` pads by other values than zero, or unevenly.
@@ -180,11 +245,14 @@ class QuantConv2d(_QuantLayer, nn.Conv2d):
     def __init__(
         self,
         conv: nn.Conv2d,
-        input_fake_quantize: FakeQuantize,
+        input_fake_quantize: ActivationQuantizer,
         batch_norm: nn.Module | None = None,
         activation: str = "none",
         observer: str | Observer = "moving_average",
         name: str = "",
+        *,
+        output_fake_quantize: ActivationQuantizer | None = None,
+        weight_fake_quantize: WeightQuantizer | None = None,
     ) -> None:
         """Takes over the parameters of `conv`."""
         super().__init__(
@@ -198,7 +266,8 @@ class QuantConv2d(_QuantLayer, nn.Conv2d):
             bias=conv.bias is not None,
             device="meta",
         )
-        self._take_over(conv, input_fake_quantize, batch_norm, activation, observer, name)
+        output = output_fake_quantize or FakeQuantize(observer, activation=activation)
+        self._take_over(conv, input_fake_quantize, batch_norm, output, weight_fake_quantize, name)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return cast(Tensor, self._conv_forward(x, weight, bias))
@@ -207,7 +276,8 @@ class QuantConv2d(_QuantLayer, nn.Conv2d):
 class QuantLinear(_QuantLayer, nn.Linear):
     """A linear layer that trains in int8: its weight, activation and output quantiser as one.
 
-    Holds the parameters of `linear` under the same names, and one child, `output_fake_quantize`.
+    Holds the parameters of `linear` under the same names, the child `output_fake_quantize` and,
+    unless the weight follows the int8 rule, `weight_fake_quantize`.
 
     Args:
         linear: the float layer; its parameters are taken over, not copied.
@@ -215,19 +285,25 @@ class QuantLinear(_QuantLayer, nn.Linear):
         activation: `none`, `relu` or `relu6`.
         observer: of the output's quantiser.
         name: of the layer, for messages.
+        output_fake_quantize: the output's quantiser, activation and all, in place of `activation` and `observer`.
+        weight_fake_quantize: what rounds the weight; None: the int8 rule.
     """
 
     def __init__(
         self,
         linear: nn.Linear,
-        input_fake_quantize: FakeQuantize,
+        input_fake_quantize: ActivationQuantizer,
         activation: str = "none",
         observer: str | Observer = "moving_average",
         name: str = "",
+        *,
+        output_fake_quantize: ActivationQuantizer | None = None,
+        weight_fake_quantize: WeightQuantizer | None = None,
     ) -> None:
         """Takes over the parameters of `linear`."""
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-        self._take_over(linear, input_fake_quantize, None, activation, observer, name)
+        output = output_fake_quantize or FakeQuantize(observer, activation=activation)
+        self._take_over(linear, input_fake_quantize, None, output, weight_fake_quantize, name)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return nn.functional.linear(x, weight, bias)
@@ -236,7 +312,7 @@ class QuantLinear(_QuantLayer, nn.Linear):
 class _SharedGrid(nn.Module):
     """What rounds onto the grid of another quantiser, or not at all while that one's fake-quantise is disabled."""
 
-    def __init__(self, owner: FakeQuantize) -> None:
+    def __init__(self, owner: ActivationQuantizer) -> None:
         super().__init__()
         self._owner = (owner,)
 
@@ -257,7 +333,7 @@ class SharedFakeQuantize(_SharedGrid):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns `x` on the owner's grid."""
-        return self._fake_quantize(x) if _rounds(self._owner[0]) else x
+        return self._fake_quantize(x) if self._owner[0].rounds() else x
 
 
 class QuantAveragePool(_SharedGrid):
@@ -268,7 +344,7 @@ class QuantAveragePool(_SharedGrid):
         pool: the average pool; None: over the whole image, to (N, C, 1, 1).
     """
 
-    def __init__(self, owner: FakeQuantize, pool: nn.AvgPool2d | None = None) -> None:
+    def __init__(self, owner: ActivationQuantizer, pool: nn.AvgPool2d | None = None) -> None:
         """Ties the module to `owner`."""
         super().__init__(owner)
         self.pool = pool
@@ -276,9 +352,9 @@ class QuantAveragePool(_SharedGrid):
     def forward(self, x: Tensor) -> Tensor:
         """Returns the averages, on the owner's grid."""
         y = nn.functional.adaptive_avg_pool2d(x, 1) if self.pool is None else cast(Tensor, self.pool(x))
-        if not _rounds(self._owner[0]):
+        if not self._owner[0].rounds():
             return y
-        if torch._C._is_tracing():
+        if is_tracing():
             return self._fake_quantize(y)
         size = x.shape[-2:] if self.pool is None else _pair(self.pool.kernel_size)
         rounded: Tensor = torch.ops.torchslim.round_average(y, self._owner[0].scale, size[0] * size[1])

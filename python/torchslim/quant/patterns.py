@@ -3,6 +3,8 @@
 
 import math
 import operator
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,29 @@ _MODULE_KINDS: dict[type[nn.Module], str] = {
     nn.Dropout: "dropout",
     nn.Dropout2d: "dropout",
     nn.Identity: "identity",
+    nn.Hardswish: "function",
+    nn.Hardsigmoid: "function",
+    nn.Sigmoid: "function",
+    nn.SiLU: "function",
+    nn.Tanh: "function",
+    nn.LeakyReLU: "function",
+    nn.ELU: "function",
+    nn.SELU: "function",
+    nn.CELU: "function",
+    nn.GELU: "function",
+    nn.Mish: "function",
+    nn.Softplus: "function",
+    nn.LogSigmoid: "function",
+    nn.ChannelShuffle: "move",
+    nn.PixelShuffle: "move",
+    nn.PixelUnshuffle: "move",
+    nn.ZeroPad2d: "move",
+    nn.ReflectionPad2d: "move",
+    nn.ReplicationPad2d: "move",
+    nn.AdaptiveMaxPool2d: "move",
+    nn.Unflatten: "move",
+    nn.Upsample: "resize",
+    nn.UpsamplingNearest2d: "resize",
 }
 
 _FUNCTION_KINDS: dict[object, str] = {
@@ -52,6 +77,54 @@ _FUNCTION_KINDS: dict[object, str] = {
     torch.cat: "concat",
     torch.concat: "concat",
     torch.concatenate: "concat",
+    torch.stack: "concat",
+    operator.mul: "mul",
+    operator.imul: "mul",
+    torch.mul: "mul",
+    torch.multiply: "mul",
+    operator.sub: "arithmetic",
+    operator.isub: "arithmetic",
+    operator.truediv: "arithmetic",
+    operator.itruediv: "arithmetic",
+    operator.neg: "arithmetic",
+    torch.sub: "arithmetic",
+    torch.div: "arithmetic",
+    torch.neg: "arithmetic",
+    F.hardswish: "function",
+    F.hardsigmoid: "function",
+    F.sigmoid: "function",
+    torch.sigmoid: "function",
+    F.silu: "function",
+    F.tanh: "function",
+    torch.tanh: "function",
+    F.leaky_relu: "function",
+    F.elu: "function",
+    F.selu: "function",
+    F.celu: "function",
+    F.gelu: "function",
+    F.mish: "function",
+    F.softplus: "function",
+    F.logsigmoid: "function",
+    torch.clamp: "function",
+    torch.abs: "function",
+    torch.chunk: "move",
+    torch.split: "move",
+    torch.unbind: "move",
+    torch.transpose: "move",
+    torch.permute: "move",
+    torch.unsqueeze: "move",
+    torch.narrow: "move",
+    torch.index_select: "move",
+    torch.flip: "move",
+    torch.roll: "move",
+    F.channel_shuffle: "move",
+    F.pixel_shuffle: "move",
+    F.pixel_unshuffle: "move",
+    F.adaptive_max_pool2d: "move",
+    operator.getitem: "move",
+    F.pad: "pad",
+    F.interpolate: "resize",
+    F.upsample: "resize",
 }
 
 _METHOD_KINDS = {
@@ -64,16 +137,67 @@ _METHOD_KINDS = {
     "view": "flatten",
     "reshape": "flatten",
     "squeeze": "flatten",
-    "contiguous": "identity",
+    "contiguous": "move",
+    "mul": "mul",
+    "mul_": "mul",
+    "sub": "arithmetic",
+    "div": "arithmetic",
+    "sigmoid": "function",
+    "sigmoid_": "function",
+    "tanh": "function",
+    "clamp": "function",
+    "abs": "function",
+    "chunk": "move",
+    "split": "move",
+    "unbind": "move",
+    "transpose": "move",
+    "permute": "move",
+    "unsqueeze": "move",
+    "narrow": "move",
+    "index_select": "move",
+    "flip": "move",
+    "roll": "move",
+    "expand": "move",
+    "expand_as": "move",
+    "repeat": "move",
+    "unflatten": "move",
 }
 
-_IN_PLACE = {operator.iadd, torch.relu_, F.relu_, F.hardtanh_, "add_", "relu_"}
+_IN_PLACE = {
+    operator.iadd,
+    operator.imul,
+    operator.isub,
+    operator.itruediv,
+    torch.relu_,
+    F.relu_,
+    F.hardtanh_,
+    "add_",
+    "relu_",
+    "mul_",
+    "sigmoid_",
+}
+
+#: The form of an operation that overwrites its input that does not.
+OUT_OF_PLACE: dict[object, Any] = {
+    operator.iadd: operator.add,
+    operator.imul: operator.mul,
+    operator.isub: operator.sub,
+    operator.itruediv: operator.truediv,
+    "add_": "add",
+    "mul_": "mul",
+    "sigmoid_": "sigmoid",
+}
 
 
 class Tracer(fx.Tracer):
     """Traces down to the operations that `kind_of` knows, and remembers the source line of each."""
 
-    record_stack_traces = True
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:  # noqa: ANN401
+        """The node, with the stack that led to it; fx's own `record_stack_traces` imports the compiler, a second."""
+        node = super().create_node(*args, **kwargs)
+        frames = list(traceback.walk_stack(sys._getframe(1)))
+        node.stack_trace = "".join(traceback.StackSummary.extract(reversed(frames)).format())
+        return node
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """PyTorch's own layers, and subclasses that keep their forward."""
@@ -103,7 +227,12 @@ def kind_of(node: fx.Node, modules: dict[str, nn.Module]) -> str:
         kind = _METHOD_KINDS.get(str(node.target), "")
     if kind == "hardtanh":
         limits = argument(node, modules, "min_val", 1, -1.0), argument(node, modules, "max_val", 2, 1.0)
-        return "relu6" if limits == (0, 6) else ""
+        return "relu6" if limits == (0, 6) else "function"
+    if kind == "resize":
+        return "move" if argument(node, modules, "mode", 3, "nearest") == "nearest" else ""
+    if kind == "pad":
+        fills_in = argument(node, modules, "mode", 2, "constant"), argument(node, modules, "value", 3, None) or 0
+        return "move" if fills_in[0] != "constant" or fills_in[1] == 0 else ""
     return kind
 
 

@@ -4,8 +4,7 @@
 import copy
 import itertools
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from torchslim.quant import patterns
-from torchslim.quant.fake_quantize_module import FakeQuantize
-from torchslim.quant.observers import Observer, as_observer
+from torchslim.quant.activation_quantizer import ActivationQuantizer
+from torchslim.quant.batches import in_mode
+from torchslim.quant.config import QuantConfig
 from torchslim.quant.prepared_model import PreparedModel
 from torchslim.quant.rewrite import WHO, Rewriter
+from torchslim.quant.tracing import trace
 
 
 def prepare(
@@ -33,16 +34,18 @@ def prepare(
         model: a float32 model of one image batch; left untouched. Operations are recognised as modules, functions or
             methods, whatever their names.
         example_inputs: an input batch (N, ...), or a tuple that holds it; its values do not matter.
-        config: None, or a mapping with the key `observer`: "moving_average" (the default), "min_max", or an observer
-            such as `MovingAverageObserver(0.1)`, for all activations. The grids are int8; no other choice exists yet.
+        config: None for int8, or a mapping: bits, observers and quantisers of activations and weights, for all layers,
+            by kind, by type and by name, such as `{"weight": {"bits": 4, "quantizer": "lsq"}, "names": {"classifier":
+            None}}`; None leaves a layer in float. `docs/api/quant/config.md` has them all.
 
     Returns:
         The prepared model, in the training or eval mode `model` was in. Parameters keep their names and order, so that
         its state_dict loads the float model's with `strict=False`. Build the optimiser from it, not from `model`.
 
     Raises:
-        ValueError: an operation that cannot run in int8, a model that cannot be traced, NaN or infinity in a parameter
-            or buffer, a layer used twice; the message names operation, layer, source line and remedy.
+        ValueError: a config with an unknown key or layer, or that contradicts itself; an operation that cannot run in
+            int8, a model that cannot be traced, NaN or infinity in a parameter or buffer, a layer used twice; the
+            message names operation, layer, source line and remedy.
         TypeError: parameters or example are not float32.
 
     Example:
@@ -51,13 +54,14 @@ def prepare(
         >>> print(prepared.code)
     """
     example = _checked_example(example_inputs)
-    observer = _observer(config)
+    settings = QuantConfig(config)
     _check_model(model)
     root = copy.deepcopy(model)
-    graph = _trace(root)
+    graph = _trace(root, example)
     _propagate_shapes(root, graph, example)
-    Rewriter(root, graph, observer).run()
-    return PreparedModel(root, _code(graph), tuple(example.shape))
+    rewriter = Rewriter(root, graph, settings)
+    rewriter.run()
+    return PreparedModel(root, _code(graph), tuple(example.shape), rewriter.float_layers)
 
 
 def _checked_example(example_inputs: Tensor | Sequence[Tensor]) -> Tensor:
@@ -70,24 +74,11 @@ def _checked_example(example_inputs: Tensor | Sequence[Tensor]) -> Tensor:
     return inputs[0].detach()
 
 
-def _observer(config: Mapping[str, Any] | None) -> Observer:
-    if not isinstance(config, Mapping | None):
-        raise TypeError(f"{WHO}: expected config to be None or a mapping, got {type(config).__name__}")
-    settings = {"observer": "moving_average", **(config or {})}
-    for key in settings:
-        if key != "observer":
-            raise ValueError(
-                f"{WHO}: unknown config key {key!r}; the only one is `observer`: activations are int8 per tensor, "
-                "weights int8 per output channel"
-            )
-    return as_observer(settings["observer"])
-
-
 def _check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise TypeError(f"{WHO}: expected a torch.nn.Module, got {type(model).__name__}")
     for name, module in model.named_modules():
-        if isinstance(module, FakeQuantize):
+        if isinstance(module, ActivationQuantizer):
             raise ValueError(f"{WHO}: the model holds a quantiser already, {name!r}; prepare the float model")
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         if not tensor.is_floating_point():
@@ -100,31 +91,19 @@ def _check_model(model: nn.Module) -> None:
             )
 
 
-@contextmanager
-def _mode(root: nn.Module, training: bool) -> Iterator[None]:
-    """Switches every module by its flag alone, as `train` methods may do more, and back."""
-    modes = [(module, module.training) for module in root.modules()]
-    try:
-        for module, _ in modes:
-            module.training = training
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _trace(root: nn.Module) -> fx.Graph:
+def _trace(root: nn.Module, example: Tensor) -> fx.Graph:
     """Traces the training form, so that dropout is seen, and makes sure that eval computes the same."""
     graphs = []
     for training in (True, False):
-        with _mode(root, training):
+        with in_mode(root, training):
             try:
-                graphs.append(patterns.Tracer().trace(root))
+                graphs.append(trace(root, example))
             except Exception as error:
                 raise ValueError(
                     f"{WHO}: the model cannot be traced{_user_line(error)}: {str(error).splitlines()[0]}; "
                     "keep decisions on values or shapes out of forward"
                 ) from error
+    _keep_constants(root, graphs[0])
     modules = dict(root.named_modules(remove_duplicate=False))
     steps = [
         [
@@ -142,6 +121,14 @@ def _trace(root: nn.Module) -> fx.Graph:
     return graphs[0]
 
 
+def _keep_constants(root: nn.Module, graph: fx.Graph) -> None:
+    """Tensors that forward made of nothing, which the trace holds as attributes, become buffers."""
+    for node in graph.nodes:
+        name = str(node.target)
+        if node.op == "get_attr" and "." not in name and isinstance(root.__dict__.get(name), Tensor):
+            root.register_buffer(name, root.__dict__.pop(name), persistent=False)
+
+
 def _user_line(error: BaseException) -> str:
     """The innermost line outside PyTorch that led to `error`."""
     ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
@@ -155,7 +142,7 @@ def _propagate_shapes(root: nn.Module, graph: fx.Graph, example: Tensor) -> None
         names = ", ".join(str(node.target) for node in inputs)
         raise ValueError(f"{WHO}: expected a model with one input, got ({names}); wrap it in one with a single input")
     runnable = fx.GraphModule(root, copy.deepcopy(graph))
-    with _mode(root, False), torch.no_grad():
+    with in_mode(root, False), torch.no_grad():
         try:
             ShapeProp(runnable).propagate(example.clone())
         except Exception as error:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Puts quantisers into a traced graph: how each operation becomes its int8 form."""
 
+import copy
 import itertools
 import operator
 from typing import Any, NoReturn, TypeVar
@@ -10,17 +11,22 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from torchslim.quant import patterns
-from torchslim.quant.fake_quantize_module import FakeQuantize
+from torchslim.quant import rewrite_operations as operations
+from torchslim.quant.activation_quantizer import ActivationQuantizer
+from torchslim.quant.config import LayerConfig, QuantConfig
 from torchslim.quant.layers import BATCH_NORMS, QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize
-from torchslim.quant.observers import Observer
+
+#: Kinds whose result has a quantiser of its own.
+_OWN_GRID = ("conv", "linear", "add", "mul", "concat", "function", "arithmetic", "batch_norm")
+#: Kinds that keep the grid of their input, and stay in float behind what stays in float.
+_KEEPS_GRID = (
+    "move", "relu", "relu6", "adaptive_avg_pool", "mean", "avg_pool", "max_pool", "flatten", "dropout",
+)  # fmt: skip
 
 #: How messages name the call that the user made.
 WHO = "torchslim.quant.prepare"
 
-_SUPPORTED = (
-    "Conv2d, Linear, BatchNorm2d behind a convolution, ReLU, ReLU6, addition of two tensors, max and average "
-    "pools, global average pool, flatten, dropout"
-)
+_SUPPORTED = "layers, sums, products, concatenations, pools, activations and what moves elements about"
 _Pool = TypeVar("_Pool", nn.AvgPool2d, nn.MaxPool2d)
 _AVG_POOL = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
 _MAX_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
@@ -29,27 +35,32 @@ _MAX_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "retur
 class Rewriter:
     """Turns a traced graph into that of the prepared model, and the modules of `root` with it.
 
-    Walks the operations in order. `grids` holds, for each tensor that is done, the quantiser whose grid it is on.
+    Walks the operations in order. `grids` holds, for each tensor that is done, the quantiser whose grid it is on;
+    `floats` the tensors that stay in float, with what rounds them where a layer on grids reads them.
     """
 
-    def __init__(self, root: nn.Module, graph: fx.Graph, observer: Observer) -> None:
+    def __init__(self, root: nn.Module, graph: fx.Graph, config: QuantConfig) -> None:
         """Takes the traced model, whose modules it will replace, and its graph with the shapes of an example."""
-        self.observer = observer
+        self.config = config
         self.root = root
         self.graph = graph
         self.modules = dict(root.named_modules(remove_duplicate=False))
-        self.grids: dict[fx.Node, FakeQuantize] = {}
+        self.grids: dict[fx.Node, ActivationQuantizer] = {}
+        self.floats: dict[fx.Node, fx.Node | None] = {}
         self.done: set[fx.Node] = set()
+        #: The layers with a weight that stay in float.
+        self.float_layers: list[str] = []
 
     def run(self) -> None:
         """Rewrites the whole graph, or raises at the first operation that int8 lacks."""
         self._resolve_overwrites()
         for node in [n for n in self.graph.nodes if self._kind(n) == "identity"]:
-            self._replace(node, self._input(node))
-        self._check_single_use()
+            self._replace(node, self.input_of(node))
+        self._part_shared_layers()
         for node in list(self.graph.nodes):
             if node not in self.done:
                 self._rewrite(node)
+        self.config.check_used()
         self._drop_unused_sizes()
 
     def _rewrite(self, node: fx.Node) -> None:
@@ -57,21 +68,27 @@ class Rewriter:
             self._place_input(node)
         elif node.op == "output":
             self._check_output(node)
-        elif not _is_plain_number(node):
-            handler = getattr(self, "_do_" + (self._kind(node) or "unknown"))
-            handler(node)
+        elif not _is_plain_number(node) and self._depends_on_input(node) and not self._stays_in_float(node):
+            self._bring_onto_grids(node)
+            getattr(self, "_do_" + self._kind(node))(node)
 
     # --- operations, in the order of the table in patterns.py -----------------------------------------------------
 
     def _place_input(self, node: fx.Node) -> None:
-        quantizer = FakeQuantize(self.observer)
-        path = self._add_module("", "input_fake_quantize", quantizer)
+        users = list(node.users)
+        if self.config.layer("input_fake_quantize", "input").float or (
+            users and all(self._kind(user) in _OWN_GRID and self._settings_of(user).float for user in users)
+        ):
+            self.floats[node] = None
+            self.done.add(node)
+            return
+        path, quantizer = self.new_quantizer("", "input_fake_quantize", "input")
         with self.graph.inserting_after(node):
             rounded = self.graph.call_module(path)
         node.replace_all_uses_with(rounded)
         rounded.args = (node,)
         rounded.meta = dict(node.meta)
-        self._finish(rounded, quantizer)
+        self.finish(rounded, quantizer)
 
     def _do_conv(self, node: fx.Node) -> None:
         conv = self.modules[str(node.target)]
@@ -83,9 +100,11 @@ class Rewriter:
             norm = self.modules[str(follower.target)]
             self._check_batch_norm(follower, norm)
             last = follower
-        activation, last = self._activation_after(last)
+        activation, last = self.activation_after(last)
         try:
-            layer = QuantConv2d(conv, self._grid(node), norm, activation, self.observer, str(node.target))
+            layer = QuantConv2d(
+                conv, self.grid(node), norm, name=str(node.target), **self._quantizers(node, activation)
+            )
         except ValueError as error:
             raise ValueError(f"{WHO}: {error}") from None
         self._join(node, last, layer)
@@ -94,129 +113,99 @@ class Rewriter:
         linear = self.modules[str(node.target)]
         assert isinstance(linear, nn.Linear)
         self._check_layer(node, linear)
-        shape = self._shape(self._input(node))
-        if len(shape) != 2:
-            self._refuse(node, f"expected an input (N, features), got shape {shape}", "flatten it first")
-        activation, last = self._activation_after(node)
-        self._join(node, last, QuantLinear(linear, self._grid(node), activation, self.observer, str(node.target)))
+        activation, last = self.activation_after(node)
+        quantizers = self._quantizers(node, activation)
+        self._join(node, last, QuantLinear(linear, self.grid(node), name=str(node.target), **quantizers))
 
     def _do_batch_norm(self, node: fx.Node) -> None:
-        self._refuse(
-            node,
-            "it does not follow a convolution that nothing else reads, so it cannot be folded",
-            "put it directly behind a convolution, or remove it",
-        )
+        norm = self.modules[str(node.target)]
+        self._check_batch_norm(node, norm)
+        operations.scale_channels(self, node, norm)
 
     def _do_relu(self, node: fx.Node) -> None:
         with self.graph.inserting_before(node):
-            result = self.graph.call_function(torch.relu, (self._input(node),))
+            result = self.graph.call_function(torch.relu, (self.input_of(node),))
         self._substitute(node, result)
 
     def _do_relu6(self, node: fx.Node) -> None:
-        path = self._add_module(_home(node), "relu6_fake_quantize", SharedFakeQuantize(self._grid(node)))
+        path = self.add_module(operations.home(node), "relu6_fake_quantize", SharedFakeQuantize(self.grid(node)))
         with self.graph.inserting_before(node):
-            clamped = self.graph.call_function(F.relu6, (self._input(node),))
+            clamped = self.graph.call_function(F.relu6, (self.input_of(node),))
             rounded = self.graph.call_module(path, (clamped,))
         self._substitute(node, rounded)
 
     def _do_add(self, node: fx.Node) -> None:
-        terms = [*node.args, *(node.kwargs[k] for k in ("input", "other") if k in node.kwargs)]
-        if len(terms) != 2 or not all(isinstance(t, fx.Node) and t in self.grids for t in terms):
-            self._refuse(node, "expected two tensors that both depend on the input", "put constants into a bias")
-        if node.kwargs.get("alpha", 1) != 1:
-            self._refuse(node, f"expected alpha 1, got {node.kwargs['alpha']}", "scale in a layer of its own")
-        left, right = (self._shape(t) for t in terms if isinstance(t, fx.Node))
-        if left != right:
-            self._refuse(node, f"expected equal shapes, got {left} and {right}", "broadcasting cannot run in int8")
-        activation, last = self._activation_after(node)
-        quantizer = FakeQuantize(self.observer, activation=activation)
-        path = self._add_module(_home(node), "add_fake_quantize", quantizer)
-        with self.graph.inserting_before(node):
-            total = self.graph.call_function(operator.add, tuple(terms))
-            rounded = self.graph.call_module(path, (total,))
-        rounded.meta = dict(node.meta)
-        self._finish(rounded, quantizer)
-        self._replace(last, rounded)
-        if last is not node:
-            self._replace(node, rounded)
+        operations.add_or_multiply(self, node, "add")
+
+    def _do_mul(self, node: fx.Node) -> None:
+        operations.add_or_multiply(self, node, "mul")
+
+    def _do_arithmetic(self, node: fx.Node) -> None:
+        operations.apply_function(self, node)
+
+    def _do_function(self, node: fx.Node) -> None:
+        operations.apply_function(self, node)
+
+    def _do_concat(self, node: fx.Node) -> None:
+        operations.concatenate(self, node)
+
+    def _do_move(self, node: fx.Node) -> None:
+        self.finish(node, self.grid(node))
 
     def _do_adaptive_avg_pool(self, node: fx.Node) -> None:
-        if self._shape(node)[-2:] != (1, 1):
-            self._refuse(
-                node, f"expected an average to 1×1, got {self._shape(node)[-2:]}", "use AvgPool2d with a fixed window"
-            )
         self._average(node, keep_dims=True)
 
     def _do_mean(self, node: fx.Node) -> None:
-        if not patterns.is_spatial_mean(node) or len(self._shape(self._input(node))) != 4:
-            self._refuse(node, "expected a mean over height and width, dim=(2, 3)", "use AdaptiveAvgPool2d(1)")
         self._average(node, keep_dims=len(self._shape(node)) == 4)
 
     def _average(self, node: fx.Node, keep_dims: bool) -> None:
-        module = QuantAveragePool(self._grid(node))
+        module = QuantAveragePool(self.grid(node))
         if keep_dims:
             self._call_new_module(node, "global_avg_pool", module)
             return
-        path = self._add_module(_home(node), "global_avg_pool", module)
+        path = self.add_module(operations.home(node), "global_avg_pool", module)
         with self.graph.inserting_before(node):
-            pooled = self.graph.call_module(path, (self._input(node),))
+            pooled = self.graph.call_module(path, (self.input_of(node),))
             flat = self.graph.call_function(torch.flatten, (pooled, 1))
         self._substitute(node, flat)
 
     def _do_avg_pool(self, node: fx.Node) -> None:
         pool = self._as_module(node, nn.AvgPool2d, _AVG_POOL)
-        if pool.divisor_override is not None:
-            self._refuse(node, "expected no divisor_override", "use the size of the window")
-        if pool.ceil_mode:
-            self._refuse(node, "expected ceil_mode False", "choose a window that fits")
-        if not pool.count_include_pad and pool.padding not in (0, (0, 0)):
-            self._refuse(node, "expected count_include_pad True", "integer runtimes count the padding")
-        self._call_new_module(node, "avg_pool", QuantAveragePool(self._grid(node), pool))
+        self._call_new_module(node, "avg_pool", QuantAveragePool(self.grid(node), pool))
 
     def _do_max_pool(self, node: fx.Node) -> None:
         pool = self._as_module(node, nn.MaxPool2d, _MAX_POOL)
         if pool.return_indices:
-            self._refuse(node, "expected return_indices False", "unpooling cannot run in int8")
+            self.refuse(node, "expected return_indices False", "unpooling cannot run in int8")
         if node.op == "call_module":
-            self._finish(node, self._grid(node))
+            self.finish(node, self.grid(node))
         else:
             self._call_new_module(node, "max_pool", pool)
 
     def _do_flatten(self, node: fx.Node) -> None:
-        before, after = self._shape(self._input(node)), self._shape(node)
+        before, after = self._shape(self.input_of(node)), self._shape(node)
         if before == after:
-            self._replace(node, self._input(node))
+            self._replace(node, self.input_of(node))
             return
         if not patterns.is_flattening(before, after):
-            self._refuse(
-                node, f"expected (N, ...) -> (N, features), got {before} -> {after}", "use torch.flatten(x, 1)"
-            )
+            self.finish(node, self.grid(node))
+            return
         with self.graph.inserting_before(node):
-            flat = self.graph.call_function(torch.flatten, (self._input(node), 1))
+            flat = self.graph.call_function(torch.flatten, (self.input_of(node), 1))
         self._substitute(node, flat)
 
     def _do_dropout(self, node: fx.Node) -> None:
         if node.op == "call_module":
             dropout = self.modules[str(node.target)]
             dropout.__dict__["inplace"] = False
-            self._finish(node, self._grid(node))
+            self.finish_like_input(node, node)
             return
         if self._argument(node, "training", 2, True) is False:
-            self._replace(node, self._input(node))
+            self._replace(node, self.input_of(node))
             return
         kind = nn.Dropout2d if node.target is F.dropout2d else nn.Dropout
         module = kind(float(self._argument(node, "p", 1, 0.5))).train(self.root.training)
         self._call_new_module(node, "dropout", module)
-
-    def _do_concat(self, node: fx.Node) -> None:
-        self._refuse(node, "concatenation is not available in int8 yet", "add the tensors, or keep this model in float")
-
-    def _do_unknown(self, node: fx.Node) -> None:
-        if node.op == "get_attr":
-            self._refuse(node, "a parameter or buffer is used outside a layer", "use a layer that holds it")
-        if node.target in (F.conv2d, torch.conv2d, F.linear):
-            self._refuse(node, "its weight is not held by a layer", "use torch.nn.Conv2d or torch.nn.Linear")
-        self._refuse(node, "it cannot run in int8", f"int8 has {_SUPPORTED}; apply others outside the model")
 
     # --- what the operations above share --------------------------------------------------------------------------
 
@@ -226,32 +215,35 @@ class Rewriter:
     def _argument(self, node: fx.Node, name: str, position: int, default: object) -> Any:  # noqa: ANN401
         return patterns.argument(node, self.modules, name, position, default)
 
-    def _refuse(self, node: fx.Node, why: str, remedy: str) -> NoReturn:
+    def refuse(self, node: fx.Node, why: str, remedy: str) -> NoReturn:
+        """Ends prepare: `why` is what is wrong with `node`, `remedy` what to do."""
         raise ValueError(f"{WHO}: {patterns.describe(node, self.modules)}: {why}; {remedy}")
 
-    def _input(self, node: fx.Node) -> fx.Node:
+    def input_of(self, node: fx.Node) -> fx.Node:
+        """The tensor that `node` works on."""
         x = node.args[0] if node.args else node.kwargs.get("input")
         if not isinstance(x, fx.Node):
-            self._refuse(node, "expected a tensor that depends on the input", "compute constants outside forward")
+            self.refuse(node, "expected a tensor that depends on the input", "compute constants outside forward")
         return x
 
-    def _grid(self, node: fx.Node) -> FakeQuantize:
-        x = self._input(node)
+    def grid(self, node: fx.Node) -> ActivationQuantizer:
+        """The quantiser whose grid the input of `node` is on."""
+        x = self.input_of(node)
         if x not in self.grids:
-            self._refuse(node, "its input is not an image or activation", "feed it what depends on the input")
+            self.refuse(node, "its input is not an image or activation", "feed it what depends on the input")
         return self.grids[x]
 
     def _shape(self, node: fx.Node) -> tuple[int, ...]:
         shape = patterns.shape_of(node)
         if shape is None:
-            self._refuse(node, "expected it to give one tensor", f"int8 has {_SUPPORTED}")
+            self.refuse(node, "expected it to give one tensor", f"int8 has {_SUPPORTED}")
         return shape
 
     def _only_user(self, node: fx.Node) -> fx.Node | None:
         users = list(node.users)
         return users[0] if len(users) == 1 else None
 
-    def _activation_after(self, node: fx.Node) -> tuple[str, fx.Node]:
+    def activation_after(self, node: fx.Node) -> tuple[str, fx.Node]:
         """The activation that alone reads `node`, and the node that is the result of both."""
         follower = self._only_user(node)
         if follower is not None and self._kind(follower) in ("relu", "relu6"):
@@ -264,14 +256,14 @@ class Rewriter:
         parent, _, name = path.rpartition(".")
         self.modules[parent]._modules[name] = layer
         self.modules[path] = layer
-        x = self._input(node)
+        x = self.input_of(node)
         while last is not node:
-            before = self._input(last)
+            before = self.input_of(last)
             last.replace_all_uses_with(before)
             self._erase(last)
             last = before
         node.args, node.kwargs = (x,), {}
-        self._finish(node, layer.output_fake_quantize)
+        self.finish(node, layer.output_fake_quantize)
 
     def _as_module(self, node: fx.Node, kind: type[_Pool], names: tuple[str, ...]) -> _Pool:
         """The pool of a module form, or one made of a function's arguments."""
@@ -286,18 +278,27 @@ class Rewriter:
 
     def _call_new_module(self, node: fx.Node, name: str, module: nn.Module) -> None:
         """Puts a call of `module` in the place of `node`, added as `name` where `node` is written down."""
-        path = self._add_module(_home(node), name, module)
+        path = self.add_module(operations.home(node), name, module)
         with self.graph.inserting_before(node):
-            result = self.graph.call_module(path, (self._input(node),))
+            result = self.graph.call_module(path, (self.input_of(node),))
         self._substitute(node, result)
 
     def _substitute(self, node: fx.Node, result: fx.Node) -> None:
         """Puts `result` in the place of `node`, on the grid of its input."""
         result.meta = dict(node.meta)
-        self._finish(result, self._grid(node))
+        self.finish_like_input(result, node)
         self._replace(node, result)
 
-    def _finish(self, node: fx.Node, grid: FakeQuantize) -> None:
+    def finish_like_input(self, result: fx.Node, node: fx.Node) -> None:
+        """`result` is on the grid of what `node` reads, or in float as that is."""
+        if self.input_of(node) in self.floats:
+            self.floats[result] = None
+            self.done.add(result)
+        else:
+            self.finish(result, self.grid(node))
+
+    def finish(self, node: fx.Node, grid: ActivationQuantizer) -> None:
+        """Notes that `node` is done and gives values on `grid`."""
         self.grids[node] = grid
         self.done.add(node)
 
@@ -309,16 +310,135 @@ class Rewriter:
         self.graph.erase_node(node)
         self.done.add(node)
 
-    def _add_module(self, parent: str, name: str, module: nn.Module) -> str:
+    def add_module(self, parent: str, name: str, module: nn.Module) -> str:
         """Adds `module` to the module at `parent`, as `name` or the first free of name_1, name_2, ..."""
+        path = self._free_path(parent, name)
+        self.modules[parent].add_module(path.rpartition(".")[2], module.train(self.root.training))
+        self.modules[path] = module
+        return path
+
+    def _free_path(self, parent: str, name: str) -> str:
         owner = self.modules[parent]
         free = next(
             n for n in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1))) if not hasattr(owner, n)
         )
-        owner.add_module(free, module.train(self.root.training))
-        path = f"{parent}.{free}" if parent else free
-        self.modules[path] = module
-        return path
+        return f"{parent}.{free}" if parent else free
+
+    # --- what each operation is quantised with --------------------------------------------------------------------
+
+    def _settings_of(self, node: fx.Node, path: str | None = None) -> LayerConfig:
+        """What a layer, or an operation with a quantiser of its own (at `path`), is quantised with."""
+        kind = self._kind(node)
+        if path is None:
+            named = node.op == "call_module" or kind in ("function", "arithmetic")
+            name = operations.name_of(self, node) if named else kind
+            path = self._free_path(operations.home(node), f"{name}_fake_quantize")
+        if node.op != "call_module":
+            return self.config.layer(path, kind)
+        module = self.modules[str(node.target)]
+        return self.config.layer(str(node.target), kind, module, "" if kind in ("conv", "linear") else path)
+
+    def _quantizers(self, node: fx.Node, activation: str) -> dict[str, Any]:
+        """The quantisers of a layer with a weight, as its arguments."""
+        settings = self._settings_of(node)
+        try:
+            return {
+                "output_fake_quantize": settings.activation.build(activation),
+                "weight_fake_quantize": settings.weight.build(self.modules[str(node.target)]),
+            }
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{WHO}: layer {str(node.target)!r}: {error}") from None
+
+    def new_quantizer(
+        self, parent: str, name: str, node: fx.Node | str, activation: str = "none"
+    ) -> tuple[str, ActivationQuantizer]:
+        """A quantiser behind `node` (or of that kind), added to the module at `parent`; its path goes with it."""
+        path = self._free_path(parent, name)
+        settings = self.config.layer(path, node) if isinstance(node, str) else self._settings_of(node, path)
+        try:
+            quantizer = settings.activation.build(activation)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{WHO}: {path!r}: {error}") from None
+        return self.add_module(parent, name, quantizer), quantizer
+
+    def _stays_in_float(self, node: fx.Node) -> bool:
+        """Leaves `node` as it is if its settings say so, or if it would keep the grid of an input that has none."""
+        kind = self._kind(node)
+        if kind == "" or self._has_no_integer_form(node, kind):
+            stays = True
+        elif kind == "batch_norm" and self._kind(self.input_of(node)) in ("conv", "linear"):
+            stays = True  # the layer before it would have taken it, were it not in float
+        elif kind in _OWN_GRID:
+            stays = self._settings_of(node).float
+        else:
+            stays = kind in _KEEPS_GRID and any(x in self.floats for x in node.all_input_nodes)
+        if stays and kind == "dropout":
+            self._do_dropout(node)  # a function of its own says whether it trains
+        elif stays:
+            self.floats[node] = None
+            operations.not_in_place(self, node)
+            if kind in ("", "conv", "linear", "batch_norm") and node.target is not operator.getitem:
+                self.float_layers.append(self._name_of(node))
+            self.done.add(node)
+        return stays
+
+    def _has_no_integer_form(self, node: fx.Node, kind: str) -> bool:
+        """Whether this form of an operation, other than the usual ones, runs in float."""
+        x = patterns.shape_of(node.all_input_nodes[0]) if node.all_input_nodes else None
+        if x is None:
+            return kind not in ("move", "concat")
+        if kind == "adaptive_avg_pool":
+            return (patterns.shape_of(node) or ())[-2:] != (1, 1)
+        if kind == "mean":
+            return not patterns.is_spatial_mean(node) or len(x) != 4
+        if kind == "batch_norm":
+            return len(x) != 4
+        if kind == "avg_pool":
+            pool = self._as_module(node, nn.AvgPool2d, _AVG_POOL)
+            pads_uncounted = not pool.count_include_pad and pool.padding not in (0, (0, 0))
+            return len(x) != 4 or pool.divisor_override is not None or pool.ceil_mode or pads_uncounted
+        if kind in ("add", "mul", "arithmetic"):
+            tensors = [t for t in node.args if isinstance(t, fx.Node) and not _is_plain_number(t)]
+            shapes = [patterns.shape_of(t) for t in tensors]
+            if not all(t in self.grids or t in self.floats for t in tensors):
+                return True  # a parameter or buffer
+            return len(tensors) == 2 and (kind == "arithmetic" or (kind == "add" and shapes[0] != shapes[1]))
+        if kind == "move" and node.target is operator.getitem:
+            return node.args[0] not in self.grids
+        return False
+
+    def _depends_on_input(self, node: fx.Node) -> bool:
+        """Whether `node` reads what depends on the input; what does not is a constant and stays as it is."""
+        return any(x in self.grids or x in self.floats for x in node.all_input_nodes)
+
+    def _name_of(self, node: fx.Node) -> str:
+        if node.op == "call_module":
+            return str(node.target)
+        what = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+        return ".".join(part for part in (operations.home(node), str(what)) if part)
+
+    def put(self, rounded: fx.Node, quantizer: ActivationQuantizer, node: fx.Node, last: fx.Node) -> None:
+        """Puts `rounded`, on the grid of `quantizer`, in the place of the nodes from `node` to `last`."""
+        rounded.meta = dict(node.meta)
+        self.finish(rounded, quantizer)
+        self._replace(last, rounded)
+        if last is not node:
+            self._replace(node, rounded)
+
+    def _bring_onto_grids(self, node: fx.Node) -> None:
+        """Rounds what `node` reads in float; several readers of a tensor share the quantiser."""
+        for x in node.all_input_nodes:
+            if x not in self.floats:
+                continue
+            rounded = self.floats[x]
+            if rounded is None:
+                path, quantizer = self.new_quantizer(*_border(x), "border")
+                with self.graph.inserting_after(x):
+                    rounded = self.graph.call_module(path, (x,))
+                rounded.meta = dict(x.meta)
+                self.floats[x] = rounded
+                self.finish(rounded, quantizer)
+            node.replace_input_with(x, rounded)
 
     # --- checks and passes over the whole graph -------------------------------------------------------------------
 
@@ -327,23 +447,28 @@ class Rewriter:
         order = {node: i for i, node in enumerate(self.graph.nodes)}
         for node in self.graph.nodes:
             if node.op in ("call_module", "call_function", "call_method") and patterns.is_in_place(node, self.modules):
-                x = self._input(node)
+                x = self.input_of(node)
                 for user in list(x.users):
                     if order[user] > order[node]:
                         user.replace_input_with(x, node)
 
-    def _check_single_use(self) -> None:
+    def _part_shared_layers(self) -> None:
+        """A layer that is used again gets a twin there, with the same parameters: each use needs a grid of its own."""
         seen: set[nn.Module] = set()
         for node in self.graph.nodes:
             if self._kind(node) in ("conv", "linear", "batch_norm") and node.op == "call_module":
                 module = self.modules[str(node.target)]
                 if module in seen:
-                    self._refuse(node, "the layer is used twice, and would need two grids", "make two layers of it")
+                    twin = copy.copy(module)
+                    for name in ("_parameters", "_buffers", "_modules"):
+                        twin.__dict__[name] = dict(module.__dict__[name])
+                    parent, _, name = str(node.target).rpartition(".")
+                    node.target = self.add_module(parent, f"{name}_again", twin)
                 seen.add(module)
 
     def _check_layer(self, node: fx.Node, layer: nn.Module) -> None:
         if layer._forward_hooks or layer._forward_pre_hooks or hasattr(layer, "parametrizations"):
-            self._refuse(
+            self.refuse(
                 node,
                 "it has hooks or parametrizations, which would be lost",
                 "remove them first (torch.nn.utils.prune.remove, torch.nn.utils.parametrize.remove_parametrizations)",
@@ -351,12 +476,12 @@ class Rewriter:
 
     def _check_batch_norm(self, node: fx.Node, norm: nn.Module) -> None:
         if not isinstance(norm, BATCH_NORMS) or norm.running_mean is None:
-            self._refuse(node, "expected running statistics", "set track_running_stats=True")
+            self.refuse(node, "expected running statistics", "set track_running_stats=True")
 
     def _check_output(self, node: fx.Node) -> None:
         result = node.args[0]
-        if not isinstance(result, fx.Node) or result not in self.grids:
-            self._refuse(node, "expected the model to return one tensor", "wrap it in a module that returns one")
+        if not isinstance(result, fx.Node) or not (result in self.grids or result in self.floats):
+            self.refuse(node, "expected the model to return one tensor", "wrap it in a module that returns one")
 
     def _drop_unused_sizes(self) -> None:
         for node in reversed(list(self.graph.nodes)):
@@ -364,10 +489,9 @@ class Rewriter:
                 self.graph.erase_node(node)
 
 
-def _home(node: fx.Node) -> str:
-    """The dotted name of the module whose forward writes `node` down."""
-    layer = patterns.layer_of(node)
-    return layer.rpartition(".")[0] if node.op == "call_module" else layer
+def _border(x: fx.Node) -> tuple[str, str]:
+    """Where the quantiser of a tensor in float goes: the module it is added to, and its name there."""
+    return ("", "input_fake_quantize") if x.op == "placeholder" else (operations.home(x), "border_fake_quantize")
 
 
 def _is_plain_number(node: fx.Node) -> bool:

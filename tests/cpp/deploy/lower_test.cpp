@@ -153,11 +153,18 @@ TEST_CASE("lower: what is not quantised is refused with its layer and the remedy
   SECTION("a float model") { CHECK_THAT(refusal(networks::vgg(false)), ContainsSubstring("quant.prepare")); }
   SECTION("a weight without a grid") {
     first(net.graph, OpKind::kConv2d).weight_grid.reset();
-    CHECK_THAT(refusal(net.graph), ContainsSubstring("conv2 (conv2d): the weight is not rounded to int8"));
+    const IntegerGraph graph = lower(net.graph);  // stays in float, between codes
+    CHECK(graph.nodes[1].op == IntegerOp::kFloat);
+    CHECK(graph.nodes.back().op == IntegerOp::kQuantize);
+    CHECK_THAT(to_string(graph), ContainsSubstring("float"));
   }
-  SECTION("another weight grid") {
-    first(net.graph, OpKind::kConv2d).weight_grid->scale.mul_(2);
-    CHECK_THAT(refusal(net.graph), ContainsSubstring("is not max|w| / 127"));
+  SECTION("a weight grid without steps") {
+    first(net.graph, OpKind::kConv2d).weight_grid->scale.zero_();
+    CHECK_THAT(refusal(net.graph), ContainsSubstring("scale must be > 0, normal and finite"));
+  }
+  SECTION("a weight grid that is not symmetric") {
+    first(net.graph, OpKind::kConv2d).weight_grid->quant_min = -8;
+    CHECK_THAT(refusal(net.graph), ContainsSubstring("a grid [-q, q] within [-127, 127], got [-8, 127]"));
   }
   SECTION("two readers of a float") {
     Node add;
@@ -172,7 +179,7 @@ TEST_CASE("lower: what is not quantised is refused with its layer and the remedy
     bn.inputs = {net.last()};
     bn.layer = "bn_alone";
     net.graph.nodes.push_back(bn);
-    CHECK_THAT(refusal(net.graph), ContainsSubstring("bn_alone (batch_norm2d): only a batch norm right after"));
+    CHECK(lower(net.graph).nodes.back().op == IntegerOp::kFloat);
   }
   SECTION("an empty graph") { CHECK_THAT(refusal({}), ContainsSubstring("must begin with its input")); }
 }
@@ -188,9 +195,11 @@ TEST_CASE("lower: grids that runtimes cannot hold are refused with their numbers
   torchslim::graph::Grid& last = *graph.nodes.back().grid;
   const auto grid_of = [&](int64_t i) -> torchslim::graph::Grid& { return *graph.nodes[i].grid; };
   const auto add_grid = [&]() -> torchslim::graph::Grid& { return *graph.nodes[graph.nodes.size() - 3].grid; };
-  SECTION("a pool with a grid of its own") {
+  SECTION("a pool with a grid of its own runs in float, and is rounded to it") {
     last.scale = last.scale * 2;
-    CHECK_THAT(refusal(graph), ContainsSubstring("must share their input's quantiser"));
+    const IntegerGraph lowered = lower(graph);
+    CHECK(lowered.nodes.back().op == IntegerOp::kQuantize);
+    CHECK(lowered.nodes.back().scale == last.scale.item<float>());
   }
   SECTION("a scale below 2^-12") {
     grid_of(left).scale.fill_(1.0F / 5000);
@@ -204,9 +213,15 @@ TEST_CASE("lower: grids that runtimes cannot hold are refused with their numbers
     grid_of(left).zero_point.fill_(200);
     CHECK_THAT(refusal(graph), ContainsSubstring("zero point must lie in [-128, 127], got 200"));
   }
-  SECTION("4 bits") {
+  SECTION("a grid beyond int8") {
+    grid_of(left).quant_max = 255;
+    CHECK_THAT(refusal(graph), ContainsSubstring("within [-128, 127], got [-128, 255]"));
+  }
+  SECTION("a zero point outside its grid") {
     grid_of(left).quant_min = -8;
-    CHECK_THAT(refusal(graph), ContainsSubstring("[-8, 127]"));
+    grid_of(left).quant_max = 7;
+    grid_of(left).zero_point.fill_(8);
+    CHECK_THAT(refusal(graph), ContainsSubstring("zero point must lie in [-8, 7], got 8"));
   }
   SECTION("an addition whose scales are too far apart") {
     add_grid().scale.fill_(1.0F / 4096);
@@ -224,19 +239,19 @@ TEST_CASE("lower: grids that runtimes cannot hold are refused with their numbers
   }
 }
 
-TEST_CASE("lower: pools that QNNPACK computes otherwise are refused", "[deploy][lower]") {
+TEST_CASE("lower: pools that QNNPACK computes otherwise run in float or are refused", "[deploy][lower]") {
   torch::manual_seed(8);
   networks::Builder net(3, 9);
   SECTION("average with ceil_mode") {
     net.avg_pool(2, 2);
     Node& pool = first(net.graph, OpKind::kAvgPool2d);
     pool.shape = {8, 3, 5, 5};
-    CHECK_THAT(refusal(net.graph), ContainsSubstring("avg_pool (avg_pool2d): ceil_mode=True"));
+    CHECK(lower(net.graph).nodes[1].op == IntegerOp::kFloat);
   }
   SECTION("average without the padding") {
     net.avg_pool(3, 2, 1);
     first(net.graph, OpKind::kAvgPool2d).window.count_include_pad = false;
-    CHECK_THAT(refusal(net.graph), ContainsSubstring("count_include_pad=False"));
+    CHECK(lower(net.graph).nodes[1].op == IntegerOp::kFloat);
   }
   SECTION("maximum with padding and dilation") {
     net.max_pool(3, 1, 1);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <ATen/Context.h>
 #include <torchslim/quant/fake_quantize_weight.h>
 #include <torchslim/quant/fold.h>
+#include <torchslim/quant/weight_grid.h>
 
 #include <cmath>
 #include <limits>
@@ -30,7 +32,7 @@ bool same_bits(const at::Tensor& a, const at::Tensor& b) {
 }  // namespace
 
 TEST_CASE("fake_quantize_weight: gives quantize_weight's codes times scale", "[quant][weight]") {
-  torch::manual_seed(1);
+  at::manual_seed(1);
   const std::vector<std::vector<int64_t>> shapes = {{5, 3, 3, 3}, {16, 1, 3, 3}, {4, 64}, {1, 7}, {3, 1}};
   for (const auto& shape : shapes) {
     const at::Tensor weight = random_weight(shape);
@@ -39,6 +41,21 @@ TEST_CASE("fake_quantize_weight: gives quantize_weight's codes times scale", "[q
     CHECK(same_bits(scale, expected.scale));
     CHECK(same_bits(rounded, torchslim::quant::dequantize_weight(expected.codes, expected.scale)));
   }
+}
+
+TEST_CASE("fake_quantize_weight: with fewer bits it gives round_weight's codes times scale", "[quant][weight]") {
+  at::manual_seed(1);
+  const at::Tensor weight = at::randn({5, 37});
+  for (int64_t bits = 2; bits <= 8; ++bits) {
+    const auto [rounded, scale] = fake_quantize_weight(weight, bits);
+    const auto expected = torchslim::quant::round_weight(weight, torchslim::quant::WeightGridOptions().bits(bits));
+    CHECK(at::equal(rounded, expected.weight));
+    CHECK(at::equal(scale, expected.scale));
+    const auto [composite, composite_scale] = fake_quantize_weight_composite(weight, bits);
+    CHECK(at::equal(composite, rounded));
+    CHECK(at::equal(composite_scale, scale));
+  }
+  CHECK_THROWS_WITH(fake_quantize_weight(weight, 1), ContainsSubstring("bits must be in [2, 8], got 1"));
 }
 
 TEST_CASE("fake_quantize_weight: every instruction set and the composite give the same bits", "[quant][weight]") {

@@ -176,22 +176,18 @@ def _flat_then_in_place(self: nn.Module, x: Tensor) -> Tensor:
 
 
 REFUSED = {
-    "unknown op": (lambda self, x: x.sigmoid(), "aten::sigmoid.*not supported; replace it by"),
-    "cat": (lambda self, x: torch.cat([x, x], 1), "list of values that depend on the input"),
-    "product": (lambda self, x: x * x, "aten::mul.*not supported"),
-    "parameter added": (lambda self, x: x + self.table, "adding a constant or parameter"),
-    "alpha": (lambda self, x: torch.add(x, x, alpha=2), "aten::add.*expected alpha of 1"),
-    "broadcast": (lambda self, x: x + x.mean((2, 3), keepdim=True), "expected two tensors of one shape"),
-    "clamp": (lambda self, x: x.clamp(0, 1), "only clamps to"),
-    "clamp below": (lambda self, x: x.clamp(max=6), "only clamps to"),
-    "hardtanh": (lambda self, x: F.hardtanh(x), "only clamps to"),
+    "unknown op": (lambda self, x: x.lgamma(), "aten::lgamma.*not supported; replace it by"),
+    "mixed list": (
+        lambda self, x: torch.cat([x, self.table.expand(2, 4, 6, 6)], 1),
+        "some of which depend on the input",
+    ),
+    "softmax over the batch": (lambda self, x: x.softmax(0), "across the images of the batch"),
+    "sum of all": (lambda self, x: x * x.sum(), "across the images of the batch"),
+    "batch split": (lambda self, x: x.chunk(2)[0], "splits the batch"),
+    "batch arithmetic": (lambda self, x: x.view(x.size(0) * 2, -1), "computed from the batch size"),
     "baked batch": (lambda self, x: x.view(2, -1), "batch size 2 is written into the trace; use flatten"),
-    "other view": (lambda self, x: x.view(x.size(0), 2, -1), r"only a view to \(batch, features\)"),
-    "rows mixed": (lambda self, x: x.reshape(-1, 2), r"only a view to \(batch, features\)"),
-    "flatten all": (lambda self, x: x.flatten(), r"only flatten\(1\)"),
+    "baked batch in a view": (lambda self, x: x.view(2, 2, -1), "batch size 2 is written into the trace"),
     "squeeze": (lambda self, x: x.mean((2, 3), True).squeeze(), "would drop a batch of one"),
-    "mean of one dimension": (lambda self, x: x.mean(3), "only the mean over height and width"),
-    "adaptive pool": (lambda self, x: F.adaptive_avg_pool2d(x, 2), "got 2x2; use avg_pool2d"),
     "batch statistics": (
         lambda self, x: F.batch_norm(x, None, None, training=True),
         r"statistics of the batch; call eval\(\)",
@@ -202,7 +198,6 @@ REFUSED = {
     "control flow": (lambda self, x: x if x.sum() > 0 else -x, "control flow.*test_capture.py"),
     "item": (lambda self, x: F.relu(x) if x.max().item() > 0 else x, "control flow"),
     "view of changed memory": (_flat_then_in_place, "changes in place"),
-    "one-dimensional": (lambda self, x: F.max_pool1d(x.flatten(2), 2), "aten::flatten"),
     "constant": (lambda self, x: self.table * 2, "computed from its input"),
     "double": (lambda self, x: x.double(), "float32, got a conversion to Double"),
     "noise": (lambda self, x: x + torch.randn(2, 4, 6, 6), "random"),
@@ -218,9 +213,47 @@ def test_refused_with_place_and_remedy(name: str) -> None:
     assert model.training
 
 
+OTHERS = {
+    "sigmoid": lambda self, x: x.sigmoid(),
+    "hardswish in place": lambda self, x: F.hardswish(x, inplace=True),
+    "cat": lambda self, x: torch.cat([x, x.relu(), x], 1),
+    "stack": lambda self, x: torch.stack([x, -x], 2).sum(2),
+    "product": lambda self, x: x * x.mean((2, 3), keepdim=True).sigmoid(),
+    "numbers": lambda self, x: (x * 2 + 1) / 3 - 0.5,
+    "parameter added": lambda self, x: x + self.table,
+    "alpha": lambda self, x: torch.add(x, x.relu(), alpha=2),
+    "broadcast": lambda self, x: x + x.mean((2, 3), keepdim=True),
+    "clamp": lambda self, x: x.clamp(0, 1).clamp(max=0.5) + F.hardtanh(x),
+    "view": lambda self, x: x.view(x.size(0), 2, -1).transpose(1, 2).flatten(1),
+    "shuffle": lambda self, x: x.view(x.size(0), 2, 2, 6, 6).transpose(1, 2).contiguous().view(x.size(0), 4, 6, 6),
+    "slices": lambda self, x: x[:, 1:, :, ::2] + x[:, :3, :, 1::2],
+    "chunk": lambda self, x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1],
+    "split": lambda self, x: torch.cat(list(reversed(x.split([1, 3], 1))), 1),
+    "means": lambda self, x: x.mean(3).mean(2),
+    "adaptive pools": lambda self, x: F.adaptive_avg_pool2d(x, 2) + F.adaptive_max_pool2d(x, 2),
+    "resize": lambda self, x: F.interpolate(x, scale_factor=2) + F.interpolate(x, (12, 12), mode="bilinear"),
+    "pad": lambda self, x: F.pad(x, (1, 1, 0, 0)).relu(),
+    "softmax": lambda self, x: x.flatten(2).softmax(1),
+    "attention": lambda self, x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)),
+    "norms": lambda self, x: F.layer_norm(F.instance_norm(x), (6, 6)),
+    "one-dimensional": lambda self, x: F.max_pool1d(x.flatten(2), 2),
+    "squeeze in part": lambda self, x: F.conv1d(x.mean((2, 3), True).squeeze(-1).transpose(1, 2), torch.ones(1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_operations_of_atens_run_as_they_did_at_any_batch_size(name: str) -> None:
+    model = Custom(OTHERS[name]).eval()
+    graph = ts.graph.capture(model, torch.randn(2, 3, 8, 8))
+    x = torch.randn(5, 3, 8, 8)
+    assert torch.equal(ts.graph.run_float(graph, x), model(x).detach())
+    assert len(str(graph).splitlines()) == len(graph) + 1
+    assert len(json.loads(graph.to_json())["nodes"]) == len(graph)
+
+
 def test_message_names_the_layer() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Hardswish()))
-    with pytest.raises(ValueError, match=r"aten::hardswish in layer `1.0`, .*functional.py:\d+: "):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.RReLU()))
+    with pytest.raises(ValueError, match=r"aten::rrelu in layer `1.0`, .*functional.py:\d+: "):
         ts.graph.capture(model, torch.randn(1, 3, 8, 8))
 
 

@@ -41,7 +41,7 @@ STRAIGHT_THROUGH: dict[str, list[tuple[Any, ...]]] = {
     "clamp_fake_quantize": [(*grid(), -8, 7, 0.0, 6.0)],
     "fake_quantize_passthrough": [(*grid(), -8, 7), (*grid(4), -8, 7, 1)],
     "fake_quantize_stochastic": [(*grid(), -8, 7, None, torch.tensor(5)), (*grid(4), -8, 7, 1, torch.tensor(5))],
-    "fake_quantize_weight": [()],
+    "fake_quantize_weight": [(), (4,)],
     "binary_fake_quantize": [(), (0, "passthrough")],
     "ternary_fake_quantize": [(), (0, "clipped")],
     "float_fake_quantize": [FORMAT, (*FORMAT, torch.ones(4), 1, "passthrough")],
@@ -74,6 +74,7 @@ WITHOUT_GRADIENT = {
     "percentile_range",
     "mse_range",
     "entropy_range",
+    "weight_scale",
 }
 
 

@@ -6,12 +6,14 @@
 #include <torchslim/graph/graph.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace torchslim::deploy {
 
-/// What an integer graph can hold. Batch norm and activations are folded away; nothing here computes in floats.
+/// What an integer graph can hold. Batch norm and activations are folded away. What has no integer form is a `kFloat`
+/// node: it reads codes as floats, and a `kQuantize` node brings its result back to codes.
 enum class IntegerOp {
   kInput,          // rounds the float image to its grid
   kConv2d,         // int32 sums, requantised per output channel
@@ -22,6 +24,11 @@ enum class IntegerOp {
   kAvgPool2d,      // keeps its input's grid
   kGlobalAvgPool,  // keeps its input's grid; (N, C, H, W) -> (N, C, 1, 1)
   kFlatten,        // copies codes; (N, ...) -> (N, features)
+  kMul,            // two inputs, each with its own grid; broadcast
+  kTable,          // a function of each code, such as hardswish, or the same value on another grid
+  kMove,           // copies codes: reshape, slice, permute, concat, ...; what it fills in is the zero point
+  kFloat,          // `float_node` on floats
+  kQuantize,       // rounds floats to a grid
 };
 
 /// Returns the name of `op`, such as "conv2d".
@@ -44,6 +51,12 @@ struct TORCHSLIM_API IntegerNode {
   at::Tensor weight_scale;  // float32 (O): weight = weight_scale * codes
   at::Tensor bias;          // float32 (O): on the grid input scale * weight_scale, as files carry it
   at::Tensor bias_codes;    // int32 (O): the same bias as runtimes read it back
+
+  at::Tensor table;                               // int8 (256): the code for each code from -128 on
+  std::shared_ptr<const graph::Node> float_node;  // float, move: what is computed
+
+  /// Whether the result is floats and not codes.
+  bool gives_floats() const { return op == IntegerOp::kFloat; }
 };
 
 /// A trained network in integers: node 0 is the input, the last node is the result. `lower` makes it, `run_integer` runs

@@ -17,7 +17,7 @@ enum class InputRule {
 
 /// What the integer reference computes.
 struct TORCHSLIM_API IntegerResult {
-  at::Tensor codes;   // int8 (N, ...)
+  at::Tensor codes;   // int8 (N, ...); undefined where the network ends in floats
   at::Tensor values;  // float32, same shape: scale * (codes - zero_point)
 };
 
@@ -29,7 +29,7 @@ struct TORCHSLIM_API IntegerResult {
 TORCHSLIM_API IntegerResult run_integer(const IntegerGraph& graph, const at::Tensor& images,
                                         InputRule rule = InputRule::kTorch213);
 
-/// Returns the codes of every node of `graph`, in order; for finding where two runs part.
+/// Returns the codes of every node of `graph`, or its floats, in order; for finding where two runs part.
 TORCHSLIM_API std::vector<at::Tensor> run_integer_nodes(const IntegerGraph& graph, const at::Tensor& images,
                                                         InputRule rule = InputRule::kTorch213);
 

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
 #include <torchslim/api.h>
 
 #include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace torchslim::graph {
@@ -27,10 +29,34 @@ enum class OpKind {
   kGlobalAvgPool,  // (N, C, H, W) -> (N, C, 1, 1)
   kFlatten,        // (N, ...) -> (N, features)
   kFakeQuantize,   // onto `Node::grid`
+  kMul,            // two inputs, broadcast
+  kConcat,         // any number of inputs, along `Node::dim`
+  kAten,           // one of the fixed list of `aten_role`, as `Node::call`
 };
 
 /// Returns the name of `kind`, such as "conv2d".
 TORCHSLIM_API const char* to_string(OpKind kind);
+
+/// What an operator of ATen's that has no kind of its own does with its inputs.
+enum class AtenRole {
+  kCopies,       // moves elements: reshape, permute, slice, ...; may fill in zeros
+  kElementwise,  // a function of each element of one input: sigmoid, hardswish, ...
+  kComputes,     // anything else: layer_norm, softmax, matmul, ...
+};
+
+/// A call of an operator of ATen's by its schema.
+struct TORCHSLIM_API AtenCall {
+  std::string op;        // "aten::sigmoid"; never the form in place
+  std::string overload;  // "" or "int", "dim", ...
+  AtenRole role = AtenRole::kComputes;
+  std::vector<c10::IValue> arguments;  // all of the schema's; None where an input goes
+  std::vector<size_t> slots;           // input i of the node is argument slots[i]
+  /// Numbers that are the batch size: argument, and the element of its list (0 if it is no list).
+  std::vector<std::pair<size_t, size_t>> batch_sizes;
+};
+
+/// Returns what operator `op` ("aten::sigmoid") does, or nothing if graphs cannot hold it.
+TORCHSLIM_API std::optional<AtenRole> aten_role(const std::string& op);
 
 /// The grid {scale·(q − zero_point) : quant_min ≤ q ≤ quant_max}, in the int8 convention.
 struct TORCHSLIM_API Grid {
@@ -73,6 +99,8 @@ struct TORCHSLIM_API Node {
   double eps = 1e-5;                // batch_norm2d
   std::optional<Grid> weight_grid;  // conv2d, linear: the grid that the weight is fake-quantised to
   std::optional<Grid> grid;         // fake_quantize
+  int64_t dim = 0;                  // concat
+  std::optional<AtenCall> call;     // aten
 };
 
 /// A network as a list of operations in the order they run: node 0 is the input, the last node is

@@ -73,6 +73,11 @@ TORCHSLIM_API FoldedWeight fit_bias(const FoldedWeight& folded, const at::Tensor
 TORCHSLIM_API FoldedWeight fold_layer(const at::Tensor& weight, const at::Tensor& bias,
                                       const std::optional<BatchNormTensors>& batch_norm, const at::Tensor& input_scale);
 
+/// The same for a weight on another grid of integers, such as one of fewer bits, or with scales that were learned.
+///   quantized    codes int8 (O, ...) and scale float32 (O), > 0
+TORCHSLIM_API FoldedWeight fold_layer(const QuantizedWeight& quantized, const at::Tensor& bias,
+                                      const std::optional<BatchNormTensors>& batch_norm, const at::Tensor& input_scale);
+
 /// Returns `codes * scale` in float32, shape of the codes.
 TORCHSLIM_API at::Tensor dequantize_weight(const at::Tensor& codes, const at::Tensor& scale);
 

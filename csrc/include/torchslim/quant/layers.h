@@ -9,7 +9,12 @@
 #include <torchslim/api.h>
 #include <torchslim/quant/fake_quantize_module.h>
 #include <torchslim/quant/fold.h>
+#include <torchslim/quant/learned_activation.h>
+#include <torchslim/quant/weight_quantizer.h>
 
+#include <functional>
+#include <map>
+#include <optional>
 #include <string>
 
 // Layers to write a network with that trains in float first and in int8 after `prepare`, under the same names:
@@ -40,9 +45,11 @@ struct TORCHSLIM_API QuantTensor {
   QuantTensor(at::Tensor value) : value(std::move(value)) {}  // NOLINT: implicit, as a network starts from a tensor
 
   at::Tensor value;
-  at::Tensor scale;       // float32 (); undefined before prepare
-  at::Tensor zero_point;  // int32 (); undefined before prepare
-  bool rounded = false;   // whether `value` lies on the grid: false where fake-quantise is disabled
+  at::Tensor scale;          // float32 (); undefined before prepare
+  at::Tensor zero_point;     // int32 (); undefined before prepare
+  int64_t quant_min = -128;  // the smallest and largest code of the grid
+  int64_t quant_max = 127;
+  bool rounded = false;  // whether `value` lies on the grid: false where fake-quantise is disabled
 };
 
 /// The activation that a layer computes together with its quantiser.
@@ -54,10 +61,15 @@ class TORCHSLIM_API QuantLayer {
   virtual ~QuantLayer() = default;
 
   /// Tells whether `prepare` has switched this layer on.
-  bool is_prepared() const { return !output_fake_quantize_.is_empty(); }
+  bool is_prepared() const { return !output_fake_quantize_.is_empty() || !learned_activation_.is_empty(); }
 
-  /// Returns the quantiser of the layer's output; throws c10::ValueError before `prepare`.
+  /// Returns the quantiser of the layer's output; throws c10::ValueError before `prepare`, and where it is a learned one.
   FakeQuantize output_fake_quantize() const;
+
+  /// Makes the activation a ReLU if it is a ReLU6; throws c10::ValueError after `prepare`.
+  void replace_relu6();
+  /// Returns the learned quantiser of the layer's output; empty where there is none.
+  LearnedActivation learned_activation() const { return learned_activation_; }
 
  protected:
   explicit QuantLayer(Activation activation) : activation_(activation) {}
@@ -65,18 +77,64 @@ class TORCHSLIM_API QuantLayer {
   /// Applies the activation and, when prepared, the quantiser.
   QuantTensor finish(const at::Tensor& value);
 
+  /// Whether the output's quantiser rounds.
+  bool rounds() const;
+
+  /// The scale of the output's grid where it rounds and stands still, so that sums can be requantised to it; else undefined.
+  at::Tensor fixed_scale() const;
+
   /// The child of `owner` that the quantiser becomes; called once, by prepare.
-  virtual void add_quantizer(torch::nn::Module& owner, const FakeQuantize& quantizer) = 0;
+  virtual void add_quantizer(torch::nn::Module& owner, const std::shared_ptr<torch::nn::Module>& quantizer) = 0;
 
   /// Throws c10::ValueError if the layer is prepared: a copy would lose its quantiser.
   void check_cloneable() const;
+
+  /// Shows the input of a prepared convolution or linear layer to whoever walks through the module.
+  void show_input(const at::Tensor& x) const {
+    if (input_tap_) {
+      input_tap_(x);
+    }
+  }
 
   Activation activation_;
   std::string layer_name_;  // in the prepared module, for messages
 
  private:
   friend class Preparation;
+  friend class LayerWalk;
+  std::function<void(const at::Tensor&)> input_tap_;
+  std::function<void(const at::Tensor&)> output_tap_;  // sees what `finish` is given
   FakeQuantize output_fake_quantize_{nullptr};
+  LearnedActivation learned_activation_{nullptr};  // in its place, if there is one
+};
+
+/// A layer with a weight.
+class TORCHSLIM_API QuantWeightLayer : public QuantLayer {
+ public:
+  /// Returns what rounds the weight once prepared; empty for the int8 rule (`fake_quantize_weight`).
+  WeightQuantizer weight_fake_quantize() const { return weight_fake_quantize_; }
+
+  /// Whether the weight lies on an even grid of int8 codes; if not (levels, floats), the layer runs in float when it ships.
+  bool has_codes() const { return weight_fake_quantize_.is_empty() || weight_fake_quantize_->options.has_codes(); }
+
+  /// Keeps the weight's grid at `scale` (float32 (O), > 0) from now on, as buffer `weight_fake_quantize.scale`: for weights
+  /// that were rounded to it by other means, such as `gptq`. Throws c10::ValueError before `prepare` and for another shape.
+  void freeze_weight_grid(const at::Tensor& scale);
+
+ protected:
+  explicit QuantWeightLayer(Activation activation) : QuantLayer(activation) {}
+
+  /// Returns the module that holds the weight.
+  virtual torch::nn::Module& weight_owner() = 0;
+  WeightQuantizerImpl* weight_quantizer() const {
+    return weight_fake_quantize_.is_empty() ? nullptr : weight_fake_quantize_.ptr().get();
+  }
+
+ private:
+  friend class Preparation;
+  friend class LayerWalk;
+  void set_weight_quantizer(const WeightQuantizer& quantizer);
+  WeightQuantizer weight_fake_quantize_{nullptr};
 };
 
 /// Where images enter a network: rounds them to a grid of their own once prepared (`input_fake_quantize`).
@@ -88,7 +146,7 @@ class TORCHSLIM_API InputImpl : public torch::nn::Cloneable<InputImpl>, public Q
   void pretty_print(std::ostream& stream) const override;
 
  private:
-  void add_quantizer(torch::nn::Module& owner, const FakeQuantize& quantizer) override;
+  void add_quantizer(torch::nn::Module& owner, const std::shared_ptr<torch::nn::Module>& quantizer) override;
 };
 TORCH_MODULE(Input);
 
@@ -111,7 +169,7 @@ struct TORCHSLIM_API ConvBnAct2dOptions {
 ///   under a trace single operations that `graph::capture` knows
 ///   quantiser's fake-quantise disabled: plain float
 /// Throws c10::ValueError with the layer's name if its input has no grid or its weights cannot be folded.
-class TORCHSLIM_API ConvBnAct2dImpl : public torch::nn::Cloneable<ConvBnAct2dImpl>, public QuantLayer {
+class TORCHSLIM_API ConvBnAct2dImpl : public torch::nn::Cloneable<ConvBnAct2dImpl>, public QuantWeightLayer {
  public:
   explicit ConvBnAct2dImpl(ConvBnAct2dOptions options);
   QuantTensor forward(const QuantTensor& x);
@@ -128,7 +186,8 @@ class TORCHSLIM_API ConvBnAct2dImpl : public torch::nn::Cloneable<ConvBnAct2dImp
   torch::nn::BatchNorm2d bn{nullptr};  // empty without batch norm
 
  private:
-  void add_quantizer(torch::nn::Module& owner, const FakeQuantize& quantizer) override;
+  void add_quantizer(torch::nn::Module& owner, const std::shared_ptr<torch::nn::Module>& quantizer) override;
+  torch::nn::Module& weight_owner() override { return *conv; }
   at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) const;
   at::Tensor normalize(const at::Tensor& x);
   std::optional<BatchNormTensors> batch_norm_tensors() const;
@@ -139,17 +198,18 @@ TORCH_MODULE(ConvBnAct2d);
 
 /// A linear layer of (N, features), with an activation if given; `output_fake_quantize` is its child once prepared.
 /// The forms of its forward are those of ConvBnAct2d.
-class TORCHSLIM_API LinearImpl : public torch::nn::LinearImpl, public QuantLayer {
+class TORCHSLIM_API LinearImpl : public torch::nn::LinearImpl, public QuantWeightLayer {
  public:
   LinearImpl(int64_t in_features, int64_t out_features)
       : LinearImpl(torch::nn::LinearOptions(in_features, out_features)) {}
   explicit LinearImpl(const torch::nn::LinearOptions& options, Activation activation = Activation::kNone)
-      : torch::nn::LinearImpl(options), QuantLayer(activation) {}
+      : torch::nn::LinearImpl(options), QuantWeightLayer(activation) {}
   QuantTensor forward(const QuantTensor& x);
   std::shared_ptr<torch::nn::Module> clone(const std::optional<at::Device>& device = std::nullopt) const override;
 
  private:
-  void add_quantizer(torch::nn::Module& owner, const FakeQuantize& quantizer) override;
+  void add_quantizer(torch::nn::Module& owner, const std::shared_ptr<torch::nn::Module>& quantizer) override;
+  torch::nn::Module& weight_owner() override { return *this; }
 };
 TORCH_MODULE(Linear);
 
@@ -163,7 +223,7 @@ class TORCHSLIM_API AddImpl : public torch::nn::Cloneable<AddImpl>, public Quant
   void pretty_print(std::ostream& stream) const override;
 
  private:
-  void add_quantizer(torch::nn::Module& owner, const FakeQuantize& quantizer) override;
+  void add_quantizer(torch::nn::Module& owner, const std::shared_ptr<torch::nn::Module>& quantizer) override;
 };
 TORCH_MODULE(Add);
 
@@ -197,19 +257,63 @@ class TORCHSLIM_API FlattenImpl : public torch::nn::Cloneable<FlattenImpl> {
 };
 TORCH_MODULE(Flatten);
 
-/// Options of `prepare`. The grids are int8: per tensor for activations, per output channel for weights.
+/// What one layer has otherwise than `PrepareOptions` says; what is empty is as it says there.
+///
+/// Example: PrepareOptions().layer("classifier", LayerOptions().bits(8)).layer("features.3", LayerOptions().weight_bits(2))
+struct TORCHSLIM_API LayerOptions {
+  /// Whether the layer stays in float. What reads it then must be in float too, or nothing.
+  TORCH_ARG(bool, to_float) = false;
+  TORCH_ARG(std::optional<int64_t>, bits) = std::nullopt;
+  TORCH_ARG(std::optional<int64_t>, activation_bits) = std::nullopt;
+  TORCH_ARG(std::optional<bool>, symmetric) = std::nullopt;
+  TORCH_ARG(std::optional<std::string>, observer) = std::nullopt;
+  TORCH_ARG(std::optional<std::string>, activation_quantizer) = std::nullopt;
+  TORCH_ARG(std::optional<int64_t>, weight_bits) = std::nullopt;
+  TORCH_ARG(std::optional<std::string>, weight_quantizer) = std::nullopt;
+  TORCH_ARG(std::optional<std::string>, scale_search) = std::nullopt;
+};
+
+/// Options of `prepare`. Activations have one grid each, weights one for each output channel; int8 unless bits say less.
+///
+/// Example: PrepareOptions().bits(4).weight_quantizer("lsq").layer("classifier", LayerOptions().bits(8))
 struct TORCHSLIM_API PrepareOptions {
-  /// How the ranges of activations follow what is seen: "moving_average" or "min_max".
+  /// How the ranges of activations follow what is seen: any of `FakeQuantizeOptions`.
   TORCH_ARG(std::string, observer) = "moving_average";
   /// How far a moving average goes towards a new range, in (0, 1].
   TORCH_ARG(double, averaging_constant) = 0.1;
+  /// Width of the codes of activations and weights, at most 8. Empty: 8, and for weights the quantiser's own.
+  TORCH_ARG(std::optional<int64_t>, bits) = std::nullopt;
+  /// The same for activations alone.
+  TORCH_ARG(std::optional<int64_t>, activation_bits) = std::nullopt;
+  /// What activations are rounded to: "fake_quantize", which follows their range, or a learned quantiser of
+  /// `LearnedActivationOptions`. "pact" goes behind ReLUs only; elsewhere it is "fake_quantize".
+  TORCH_ARG(std::string, activation_quantizer) = "fake_quantize";
+  /// Whether the zero point of activations is 0; learned quantisers have a rule of their own.
+  TORCH_ARG(bool, symmetric) = false;
+  /// The same as `bits` for weights alone.
+  TORCH_ARG(std::optional<int64_t>, weight_bits) = std::nullopt;
+  /// What weights are rounded to, and where their scale comes from: see `WeightQuantizerOptions`.
+  TORCH_ARG(std::string, weight_quantizer) = "fake_quantize";
+  TORCH_ARG(std::string, scale_search) = "absmax";
+
+ public:
+  /// Sets what the layer of that dotted name (the convolution's own name counts too) has otherwise.
+  PrepareOptions& layer(const std::string& name, const LayerOptions& options) {
+    layers_[name] = options;
+    return *this;
+  }
+  const std::map<std::string, LayerOptions>& layers() const { return layers_; }
+
+ private:
+  std::map<std::string, LayerOptions> layers_;
 };
 
 /// Switches every layer of this header inside `module` from float to int8, in place; keys of parameters stay, the
 /// quantisers' come in under the same names as with Python's `torchslim.quant.prepare`. Optimisers go on as they are.
 /// Throws c10::ValueError, before anything is changed, for NaN or infinity in a parameter or buffer, a layer with
 /// parameters that is none of this header's, padding other than zeros, a module without any, or one that is prepared
-/// already; c10::TypeError for parameters that are not float32. Each by name.
+/// already, a layer of `options` that is not there, and bits or quantisers that make no sense; c10::TypeError for parameters
+/// that are not float32. Each by name.
 TORCHSLIM_API void prepare(torch::nn::Module& module, const PrepareOptions& options = {});
 
 /// Let training forwards move the ranges of all quantisers in `module`, or hold them.
@@ -219,6 +323,10 @@ TORCHSLIM_API void disable_observer(torch::nn::Module& module);
 /// Let all quantisers in `module` round, or pass floats through.
 TORCHSLIM_API void enable_fake_quant(torch::nn::Module& module);
 TORCHSLIM_API void disable_fake_quant(torch::nn::Module& module);
+
+/// Sets the grids of all quantisers in `module` to what follows from their ranges, where something was seen. Training
+/// forwards do so themselves; needed after ranges were changed from outside, as by an average of buffers.
+TORCHSLIM_API void update_qparams(torch::nn::Module& module);
 
 /// Keeps the running statistics of the batch norms in `module` as they are, in training too; gamma and beta still train.
 /// Done in the last epochs, training then sees the statistics that ship. False lets them move again.

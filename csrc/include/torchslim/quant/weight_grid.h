@@ -38,6 +38,7 @@ struct TORCHSLIM_API WeightGridOptions {
 /// 1 for a channel that is all zero (or too small for a normal float32 scale).
 ///   weight  (O, ...) float32, float64, bfloat16 or float16, not empty
 /// Throws c10::ValueError on NaN or infinity, naming the channel, on an empty weight and on options out of range. No gradient.
+/// Op `torchslim::weight_scale`.
 TORCHSLIM_API at::Tensor weight_scale(const at::Tensor& weight, const WeightGridOptions& options = {});
 
 /// Rounds `weight` to the nearest point of its grid, half to even, as `fake_quantize` does: what GPTQ and AdaRound improve on.

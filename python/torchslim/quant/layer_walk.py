@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A walk through the layers of a prepared model in the order data flows, with what each is given and answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from torchslim.quant.activation_quantizer import ActivationQuantizer
+from torchslim.quant.batches import Loader, in_mode, read_batches, unchanged_on_error
+from torchslim.quant.layers import QuantConv2d, QuantLinear
+from torchslim.quant.weight_grid import GridWeight
+
+WalkedLayer = QuantConv2d | QuantLinear
+
+
+class LayerValues(NamedTuple):
+    """What a layer is given, and what it answers behind its batch norm and before its activation."""
+
+    input: Tensor
+    output: Tensor
+
+
+class _StopError(Exception):
+    """Raised when a forward has shown what was asked for."""
+
+
+class LayerWalk:
+    """Visits the layers of a prepared model in the order data flows through them; `walk_layers` makes one."""
+
+    def __init__(self, who: str, model: nn.Module, loader: Loader) -> None:
+        """Runs the first batch to find the order."""
+        self._who = who
+        self._model = model
+        self._loader = loader
+        self._floats = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
+        self.layers = self._ordered()
+
+    def values(self, layer: WalkedLayer, in_float: bool = False) -> Iterator[tuple[LayerValues, LayerValues | None]]:
+        """Yields for each batch the values of `layer` in the model as it is now and, if asked, in the float one.
+
+        The float one has the parameters that the model had at first, and does not round.
+        """
+        for batch in read_batches(self._who, self._loader):
+            rounded = self._values(layer, batch)
+            floats = None
+            if in_float:
+                with self._in_float():
+                    floats = self._values(layer, batch)
+            yield rounded, floats
+
+    def _ordered(self) -> list[WalkedLayer]:
+        found: list[WalkedLayer] = []
+
+        def show(layer: nn.Module, inputs: object) -> None:
+            if any(layer is other for other in found):
+                raise ValueError(f"{self._who}: layer {layer.layer_name!r} is run twice; make two layers of it")
+            found.append(cast(WalkedLayer, layer))
+
+        layers = [module for module in self._model.modules() if isinstance(module, WalkedLayer)]
+        if not layers:
+            raise ValueError(
+                f"{self._who}: expected a prepared model with convolutions or linear layers, got "
+                f"{type(self._model).__name__} without; call torchslim.quant.prepare first"
+            )
+        for layer in layers:
+            if not layer.output_fake_quantize.has_grid():
+                raise ValueError(
+                    f"{self._who}: layer {layer.layer_name!r} has seen no data; call torchslim.quant.calibrate first"
+                )
+        if iter(self._loader) is self._loader:
+            raise ValueError(
+                f"{self._who}: the loader can be read once only, but each layer reads it; pass a DataLoader or list"
+            )
+        with _hooks(layers, show):
+            for batch in read_batches(self._who, self._loader):
+                self._model(batch)
+                break
+        return found
+
+    def _values(self, layer: WalkedLayer, batch: Tensor) -> LayerValues:
+        seen: list[Tensor] = []
+
+        def show(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen.append(inputs[0])
+            if module is layer.output_fake_quantize:
+                raise _StopError
+
+        with _hooks([layer, layer.output_fake_quantize], show), suppress(_StopError):
+            self._model(batch)
+        return LayerValues(*seen)
+
+    @contextmanager
+    def _in_float(self) -> Iterator[None]:
+        now = [parameter.data for parameter, _ in self._floats]
+        quantizers = [module for module in self._model.modules() if isinstance(module, ActivationQuantizer)]
+        rounds = [bool(quantizer.fake_quant_enabled.item()) for quantizer in quantizers]
+        try:
+            for parameter, value in self._floats:
+                parameter.data = value
+            for quantizer in quantizers:
+                quantizer.disable_fake_quant()
+            yield
+        finally:
+            for (parameter, _), value in zip(self._floats, now, strict=True):
+                parameter.data = value
+            for quantizer, enabled in zip(quantizers, rounds, strict=True):
+                quantizer.enable_fake_quant(enabled)
+
+
+@contextmanager
+def walk_layers(who: str, model: nn.Module, loader: Loader) -> Iterator[LayerWalk]:
+    """Yields a walk through a prepared, calibrated model, in eval mode and without gradients.
+
+    Modes are put back at the end; parameters and buffers too if an error passes.
+
+    Raises:
+        ValueError: the model holds no layer, is not prepared or not calibrated, runs a layer twice; there is no batch;
+            the loader can be read only once.
+    """
+    with torch.no_grad(), in_mode(model, False), unchanged_on_error([model], parameters=True):
+        yield LayerWalk(who, model, loader)
+
+
+@contextmanager
+def _hooks(modules: list[Any], show: Callable[..., None]) -> Iterator[None]:
+    handles = [module.register_forward_pre_hook(show) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def channel_factor(layer: WalkedLayer) -> Tensor:
+    """Returns gamma / sqrt(var + eps) of the layer's batch norm, (O), or ones."""
+    norm = layer.batch_norm
+    if norm is None:
+        return layer.weight.new_ones(layer.weight.shape[0])
+    assert norm.running_var is not None
+    factor = torch.rsqrt(norm.running_var + norm.eps)
+    return factor if norm.weight is None else factor * norm.weight
+
+
+def folded_bias(layer: WalkedLayer) -> Tensor:
+    """Returns the bias with the batch norm in it, (O)."""
+    bias = layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias
+    norm = layer.batch_norm
+    if norm is None:
+        return bias
+    assert norm.running_mean is not None
+    bias = (bias - norm.running_mean) * channel_factor(layer)
+    return bias if norm.bias is None else bias + norm.bias
+
+
+def check_bits(who: str, layers: list[WalkedLayer], bits: int) -> None:
+    """Raises ValueError unless the weight of every layer lies on a grid that holds codes of that many bits."""
+    for layer in layers:
+        grid = layer.weight_fake_quantize
+        if not layer.has_codes:
+            raise ValueError(
+                f"{who}: the weight of layer {layer.layer_name!r} has no grid of integers; "
+                "give it another weight quantiser in torchslim.quant.prepare"
+            )
+        if grid is not None and 2 ** (bits - 1) - 1 > grid.largest_code:
+            raise ValueError(
+                f"{who}: layer {layer.layer_name!r} was prepared for codes up to {grid.largest_code}, which {bits} "
+                "bits pass; ask for fewer bits, or prepare it with more"
+            )
+
+
+def put_weight(layer: WalkedLayer, rounded: GridWeight) -> None:
+    """Gives `layer` a rounded weight, and keeps its grid."""
+    # A copy is frozen, so that the quantiser can come back as it was.
+    layer.weight_fake_quantize = copy.deepcopy(layer.weight_fake_quantize)
+    layer.freeze_weight_grid(rounded.scale)
+    layer.weight.copy_(rounded.weight)
+
+
+def geometry(layer: WalkedLayer) -> dict[str, Any]:
+    """Returns how the layer applies its weight, as keyword arguments of `HessianAccumulator`."""
+    if isinstance(layer, QuantLinear):
+        return {}
+    return {
+        "stride": layer.stride,
+        "padding": layer.padding,
+        "dilation": layer.dilation,
+        "groups": layer.groups,
+    }
