@@ -14,9 +14,9 @@ SMALL = (
 LARGE = (
     "alexnet", "vgg11", "bninception", "resnet18", "preresnet18", "resnext14_32x4d", "seresnet18", "senet16",
     "ibn_resnet50", "airnet50_1x64d_r2", "bam_resnet18", "cbam_resnet18", "resattnet56", "sknet50", "scnet50",
-    "regnetx002", "pyramidnet101_a360", "diracnet18v2", "sharesnet18", "densenet121", "sparsenet121", "peleenet",
+    "pyramidnet101_a360", "diracnet18v2", "sharesnet18", "densenet121", "sparsenet121", "peleenet",
     "drnc26", "dpn68", "darknet_tiny", "darknet53", "channelnet", "bagnet9", "dla34", "fishnet99", "espnetv2_wd2",
     "dicenet_wd5", "hrnet_w18_small_v1", "vovnet27s", "selecsls42", "xdensenet121_2", "fdmobilenet_w1", "mnasnet_b1",
     "proxylessnas_cpu", "fbnet_cb", "xception", "inceptionv3", "inceptionv4", "inceptionresnetv2", "polynet",
-    "nasnet_4a1056", "darts", "spnasnet", "efficientnet_b0", "tresnet_m", "octresnet10_ad2", "resnetd50b", "revnet38",
+    "nasnet_4a1056", "darts", "spnasnet", "efficientnet_b0", "octresnet10_ad2", "resnetd50b", "revnet38",
 )  # fmt: skip
