@@ -6,6 +6,7 @@
 #include <torchslim/graph/fold.h>
 #include <torchslim/graph/graph.h>
 #include <torchslim/graph/interpret.h>
+#include <torchslim/graph/operation_rules.h>
 
 #include "bindings/bindings.h"
 
@@ -40,6 +41,34 @@ void bind_parts(py::module_& m) {
   py::class_<NamedTensor>(m, "NamedTensor")
       .def_readonly("name", &NamedTensor::name)
       .def_property_readonly("value", [](const NamedTensor& self) { return tensor_or_none(self.value); });
+}
+
+void bind_rules(py::module_& m) {
+  py::enum_<graph::GridRule>(m, "GridRule")
+      .value("OWN", graph::GridRule::kOwn)
+      .value("INPUT", graph::GridRule::kInput)
+      .value("FLOAT", graph::GridRule::kFloat);
+  py::class_<graph::OperationRule>(m, "OperationRule")
+      .def_readonly("kind", &graph::OperationRule::kind)
+      .def_readonly("grid", &graph::OperationRule::grid)
+      .def_readonly("takes_batch_norm", &graph::OperationRule::takes_batch_norm)
+      .def_readonly("takes_activation", &graph::OperationRule::takes_activation);
+  m.def("operation_rules", &graph::operation_rules);
+  m.def(
+      "has_integer_form",
+      [](const std::string& kind, const std::vector<std::vector<int64_t>>& inputs, const std::vector<int64_t>& output,
+         const std::array<int64_t, 2>& kernel, const std::array<int64_t, 2>& stride,
+         const std::array<int64_t, 2>& padding, bool count_include_pad) {
+        Window window;
+        window.kernel = kernel;
+        window.stride = stride;
+        window.padding = padding;
+        window.count_include_pad = count_include_pad;
+        return graph::has_integer_form(kind, inputs, output, window);
+      },
+      py::arg("kind"), py::arg("inputs"), py::arg("output"), py::arg("kernel") = std::array<int64_t, 2>{1, 1},
+      py::arg("stride") = std::array<int64_t, 2>{1, 1}, py::arg("padding") = std::array<int64_t, 2>{0, 0},
+      py::arg("count_include_pad") = true);
 }
 
 void bind_node(py::module_& m) {
@@ -80,6 +109,7 @@ void init_graph(pybind11::module_& m) {
   auto room = m.def_submodule("graph");
   bind_parts(room);
   bind_node(room);
+  bind_rules(room);
   py::class_<Graph>(room, "Graph")
       .def_readonly("nodes", &Graph::nodes)
       .def("users", &Graph::users, py::arg("index"))

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <pybind11/stl.h>
 #include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/float_format.h>
 #include <torchslim/quant/fold.h>
@@ -11,12 +12,14 @@
 #include <torchslim/quant/weight_quantizer.h>
 
 #include <optional>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "quant/place_quantizers.h"
 
 namespace torchslim::bindings {
 
@@ -198,6 +201,15 @@ void init_quant(pybind11::module_& m) {
            });
   room.def("minifloat_bias", [](int64_t exponent_bits, int64_t mantissa_bits) {
     return quant::FloatFormat::minifloat(exponent_bits, mantissa_bits).bias;
+  });
+  // Where C++ puts quantisers: tests hold what Python's prepare does against it.
+  room.def("place_quantizers", [](const graph::Graph& graph, const std::set<std::string>& leaf_layers) {
+    const auto placement = quant::detail::place_quantizers(graph, leaf_layers, quant::PrepareOptions());
+    std::vector<std::string> paths;
+    for (const auto& quantizer : placement.quantizers) {
+      paths.push_back(quantizer.path);
+    }
+    return std::make_pair(paths, placement.float_layers);
   });
   init_observers(room);
   init_fold(room);

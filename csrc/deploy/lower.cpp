@@ -6,6 +6,7 @@
 #include <c10/util/irange.h>
 #include <torchslim/deploy/lower.h>
 #include <torchslim/graph/interpret.h>
+#include <torchslim/graph/operation_rules.h>
 #include <torchslim/quant/fold.h>
 
 #include <algorithm>
@@ -96,7 +97,7 @@ class Lowering {
     if (node.kind == OpKind::kFakeQuantize) {
       return reads_floats(node) ? lower_quantize(index) : lower_requantize(index);
     }
-    if (reads_floats(node)) {
+    if (reads_floats(node) || graph::operation_kind(graph_, index).empty()) {
       return lower_float(index);
     }
     switch (node.kind) {
@@ -106,7 +107,7 @@ class Lowering {
       case OpKind::kAdd:
         return has_tail(index) ? lower_add(index) : lower_float(index);
       case OpKind::kMul:
-        return has_tail(index) && can_multiply(node) ? lower_mul(index) : lower_float(index);
+        return has_tail(index) ? lower_mul(index) : lower_float(index);
       case OpKind::kConcat:
         return lower_concat(index);
       case OpKind::kAten:
@@ -117,7 +118,7 @@ class Lowering {
       case OpKind::kMaxPool2d:
         return lower_max_pool(index);
       case OpKind::kAvgPool2d:
-        return counts_every_place(node) && stays_on_grid(index) ? lower_avg_pool(index) : lower_float(index);
+        return stays_on_grid(index) ? lower_avg_pool(index) : lower_float(index);
       case OpKind::kGlobalAvgPool:
         return stays_on_grid(index) ? append(index, copy_of(index, IntegerOp::kGlobalAvgPool)) : lower_float(index);
       case OpKind::kFlatten:
@@ -234,17 +235,6 @@ class Lowering {
   void lower_requantize(int64_t index) {
     const Node& node = graph_.nodes[index];
     lowered_[index] = requantized(lowered_[node.inputs[0]], read_grid(node), node);
-  }
-
-  // (N, C, H, W) by itself, (N, C, 1, 1) or a number of channels; others are left to floats.
-  bool can_multiply(const Node& node) const {
-    const auto& left = graph_.nodes[node.inputs[0]].shape;
-    const auto& right = graph_.nodes[node.inputs[1]].shape;
-    const auto scales = [](const std::vector<int64_t>& map, const std::vector<int64_t>& factor) {
-      return map.size() == 4 && factor.size() == 4 && map[0] == factor[0] && map[1] == factor[1] && factor[2] == 1 &&
-             factor[3] == 1;
-    };
-    return left == right || scales(left, right) || scales(right, left);
   }
 
   void lower_mul(int64_t index) {
@@ -442,18 +432,6 @@ class Lowering {
     const IntegerNode& input = quantized_input(graph_.nodes[index], 0);
     return users.size() == 1 && graph_.nodes[users[0]].kind == OpKind::kFakeQuantize &&
            is_on(input, read_grid(graph_.nodes[users[0]]));
-  }
-
-  // Whether every window of an average pool counts all of its places, as integer runtimes do.
-  bool counts_every_place(const Node& node) const {
-    const graph::Window& window = node.window;
-    const std::vector<int64_t>& in = graph_.nodes[node.inputs[0]].shape;
-    bool every = window.count_include_pad || window.padding == std::array<int64_t, 2>{0, 0};
-    for (const auto d : c10::irange(2)) {
-      every =
-          every && node.shape[2 + d] == (in[2 + d] + 2 * window.padding[d] - window.kernel[d]) / window.stride[d] + 1;
-    }
-    return every;
   }
 
   void lower_avg_pool(int64_t index) {

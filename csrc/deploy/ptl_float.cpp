@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <c10/util/Exception.h>
-#include <c10/util/irange.h>
 #include <torchslim/deploy/ptl.h>
 #include <torchslim/graph/fold.h>
 
+#include "deploy/float_operations.h"
 #include "deploy/ptl_file.h"
 
 namespace torchslim::deploy {
@@ -12,16 +12,27 @@ namespace {
 using graph::Node;
 using graph::OpKind;
 
-constexpr int64_t kAlignment = 16;  // floats: a cache line, where kernels like their weights to begin
+std::vector<const Node*> pointers(const graph::Graph& graph) {
+  std::vector<const Node*> nodes;
+  for (const Node& node : graph.nodes) {
+    nodes.push_back(&node);
+  }
+  return nodes;
+}
 
 /// Writes a float graph as calls of aten:: operators.
 class FloatWriter {
  public:
-  explicit FloatWriter(const graph::Graph& graph) : storage_(storage_size(graph), at::kFloat) {
+  explicit FloatWriter(const graph::Graph& graph) : operations_(builder_, pointers(graph)) {
+    std::vector<TorchScriptBuilder::Value*> values;
     for (const Node& node : graph.nodes) {
-      values_.push_back(write(node));
+      std::vector<TorchScriptBuilder::Value*> inputs;
+      for (const int64_t input : node.inputs) {
+        inputs.push_back(values[input]);
+      }
+      values.push_back(node.kind == OpKind::kInput ? builder_.input() : operations_.write(node, inputs));
     }
-    builder_.finish(values_.back());
+    builder_.finish(values.back());
   }
 
   std::string serialize(const std::unordered_map<std::string, std::string>& extra) const {
@@ -29,80 +40,8 @@ class FloatWriter {
   }
 
  private:
-  using Value = TorchScriptBuilder::Value;
-
-  static int64_t padded(int64_t numel) { return (numel + kAlignment - 1) / kAlignment * kAlignment; }
-
-  static int64_t storage_size(const graph::Graph& graph) {
-    int64_t size = 0;
-    for (const Node& node : graph.nodes) {
-      for (const graph::NamedTensor& tensor : {node.weight, node.bias}) {
-        size += tensor.defined() ? padded(tensor.value.numel()) : 0;
-      }
-    }
-    return size;
-  }
-
-  Value* stored(const at::Tensor& tensor) {
-    const at::Tensor place = storage_.take(padded(tensor.numel())).narrow(0, 0, tensor.numel()).view(tensor.sizes());
-    place.copy_(tensor.detach());
-    return builder_.attribute(place);
-  }
-
-  static std::vector<int64_t> list(const std::array<int64_t, 2>& pair) { return {pair[0], pair[1]}; }
-
-  Value* write(const Node& node) {
-    const graph::Window& w = node.window;
-    const auto input = [&](size_t i) { return values_[node.inputs[i]]; };
-    switch (node.kind) {
-      case OpKind::kInput:
-        return builder_.input();
-      case OpKind::kConv2d: {
-        Value* weight = stored(node.weight.value);
-        return builder_.call("aten::conv2d", input(0), weight, bias(node), list(w.stride), list(w.padding),
-                             list(w.dilation), w.groups);
-      }
-      case OpKind::kLinear: {
-        Value* weight = stored(node.weight.value);
-        return builder_.call("aten::linear", input(0), weight, bias(node));
-      }
-      case OpKind::kRelu:
-        return builder_.call("aten::relu", input(0));
-      case OpKind::kRelu6:
-        return builder_.call("aten::hardtanh", input(0), 0.0, 6.0);
-      case OpKind::kAdd:
-        return builder_.call("aten::add", input(0), input(1));
-      case OpKind::kMaxPool2d:
-        return builder_.call("aten::max_pool2d", input(0), list(w.kernel), list(w.stride), list(w.padding),
-                             list(w.dilation), w.ceil_mode);
-      case OpKind::kAvgPool2d:
-        return builder_.call("aten::avg_pool2d", input(0), list(w.kernel), list(w.stride), list(w.padding), w.ceil_mode,
-                             w.count_include_pad, c10::IValue());
-      case OpKind::kGlobalAvgPool:
-        return builder_.call("aten::adaptive_avg_pool2d", input(0), std::vector<int64_t>{1, 1});
-      case OpKind::kFlatten:
-        return builder_.call("aten::flatten", input(0), int64_t{1}, int64_t{-1});
-      case OpKind::kMul:
-        return builder_.call("aten::mul", input(0), input(1));
-      case OpKind::kBatchNorm2d:
-      case OpKind::kFakeQuantize:  // folded and refused before
-      case OpKind::kConcat:
-      case OpKind::kAten:
-        break;
-    }
-    TORCH_CHECK_VALUE(false, "torchslim::save_float_ptl: layer '", node.layer, "': the operation ",
-                      node.call ? node.call->op : graph::to_string(node.kind),
-                      " cannot be written to a .ptl file yet; leave it outside the saved model");
-  }
-
-  torch::jit::NamedValue bias(const Node& node) {
-    return node.bias.defined() ? torch::jit::NamedValue(stored(node.bias.value))
-                               : torch::jit::NamedValue(c10::IValue());
-  }
-
-  SharedStorage storage_;
   TorchScriptBuilder builder_;
-  std::vector<Value*> values_;
+  FloatOperations operations_;
 };
 
 void check_float(const graph::Graph& graph) {

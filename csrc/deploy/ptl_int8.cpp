@@ -5,21 +5,23 @@
 #include <ATen/ops/_empty_per_channel_affine_quantized.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
-#include <c10/util/irange.h>
 #include <torchslim/deploy/ptl.h>
 #include <torchslim/deploy/reference.h>
 
 #include <algorithm>
 #include <unordered_map>
 
+#include "deploy/float_operations.h"
 #include "deploy/ptl_file.h"
 #include "deploy/runtime_guards.h"
 
 namespace torchslim::deploy {
 namespace {
 
-constexpr int64_t kQuint8 = 13;       // at::kQUInt8, as serialised programs write it
-constexpr int32_t kUint8Shift = 128;  // int8 codes + 128 are QNNPACK's uint8 codes
+constexpr int64_t kQuint8 = 13;                      // at::kQUInt8, as serialised programs write it
+constexpr int64_t kByte = 0, kLong = 4, kFloat = 6;  // likewise
+constexpr int64_t kCodes = 256;                      // that a table has
+constexpr int32_t kUint8Shift = 128;                 // int8 codes + 128 are QNNPACK's uint8 codes
 
 c10::List<int64_t> int_list(const std::array<int64_t, 2>& pair) { return c10::List<int64_t>({pair[0], pair[1]}); }
 
@@ -99,11 +101,16 @@ class PackedWeights {
 /// Writes an integer graph as calls of quantized:: and aten:: operators.
 class Int8Writer {
  public:
-  explicit Int8Writer(const IntegerGraph& graph) : graph_(graph), weights_(graph) {
-    for (const auto i : c10::irange(graph.nodes.size())) {
-      values_.push_back(write(graph.nodes[i]));
+  explicit Int8Writer(const IntegerGraph& graph)
+      : graph_(graph),
+        weights_(graph),
+        tables_(count_tables(graph) * kCodes, at::kByte),
+        operations_(builder_, float_nodes(graph)) {
+    for (const IntegerNode& node : graph.nodes) {
+      values_.push_back(write(node));
     }
-    builder_.finish(builder_.call("aten::dequantize", values_.back()));
+    const bool floats = graph.nodes.back().gives_floats();
+    builder_.finish(floats ? values_.back() : builder_.call("aten::dequantize", values_.back()));
   }
 
   std::string serialize(const std::unordered_map<std::string, std::string>& extra) const {
@@ -114,6 +121,20 @@ class Int8Writer {
   using Value = TorchScriptBuilder::Value;
 
   static std::vector<int64_t> list(const std::array<int64_t, 2>& pair) { return {pair[0], pair[1]}; }
+
+  static int64_t count_tables(const IntegerGraph& graph) {
+    return std::count_if(graph.nodes.begin(), graph.nodes.end(), [](const auto& node) { return node.table.defined(); });
+  }
+
+  static std::vector<const graph::Node*> float_nodes(const IntegerGraph& graph) {
+    std::vector<const graph::Node*> nodes;
+    for (const IntegerNode& node : graph.nodes) {
+      if (node.float_node != nullptr) {
+        nodes.push_back(node.float_node.get());
+      }
+    }
+    return nodes;
+  }
 
   Value* write(const IntegerNode& node) {
     const double scale = node.scale;
@@ -149,15 +170,68 @@ class Int8Writer {
         return builder_.call("aten::adaptive_avg_pool2d", input(0), std::vector<int64_t>{1, 1});
       case IntegerOp::kFlatten:
         return builder_.call("aten::flatten", input(0), int64_t{1}, int64_t{-1});
-      case IntegerOp::kMul:
-      case IntegerOp::kTable:
-      case IntegerOp::kMove:
-      case IntegerOp::kFloat:
+      case IntegerOp::kMul: {
+        const float multiplier = input_node(node, 0).scale * input_node(node, 1).scale / node.scale;
+        Value* product = builder_.call("aten::mul", steps(node.inputs[0]), steps(node.inputs[1]));
+        return codes(node, builder_.call("aten::round", scaled(product, multiplier)));
+      }
+      case IntegerOp::kTable: {
+        const at::Tensor table = tables_.take(kCodes);
+        table.copy_(node.table.to(at::kInt) + kUint8Shift);
+        Value* index =
+            builder_.call("aten::to", builder_.call("aten::int_repr", input(0)), kLong, false, false, c10::IValue());
+        return quantized(node, builder_.call("aten::take", builder_.attribute(table), index));
+      }
+      case IntegerOp::kMove: {
+        std::vector<Value*> inputs;
+        for (const int64_t i : node.inputs) {
+          inputs.push_back(steps(i));
+        }
+        return codes(node, operations_.write(*node.float_node, inputs));
+      }
+      case IntegerOp::kFloat: {
+        std::vector<Value*> inputs;
+        for (const int64_t i : node.inputs) {
+          inputs.push_back(floats(i));
+        }
+        return inputs.empty() ? builder_.input() : operations_.write(*node.float_node, inputs);
+      }
       case IntegerOp::kQuantize:
-        break;
+        return codes(node, builder_.call("aten::round", scaled(input(0), 1.0F / node.scale)));
     }
-    TORCH_CHECK_VALUE(false, "torchslim::save_ptl: layer '", node.layer, "': the operation ", to_string(node.op),
-                      " cannot be written to a .ptl file yet; the integer reference runs it (quant.convert)");
+    TORCH_INTERNAL_ASSERT(false);
+  }
+
+  const IntegerNode& input_node(const IntegerNode& node, size_t i) const { return graph_.nodes[node.inputs[i]]; }
+
+  // What QNNPACK has no operation for is written in float arithmetic on whole numbers: the same bits in every runtime.
+
+  Value* scaled(Value* value, float factor) { return builder_.call("aten::mul", value, static_cast<double>(factor)); }
+
+  // The codes of node `index`, less the zero point.
+  Value* steps(int64_t index) {
+    Value* codes = builder_.call("aten::int_repr", values_[index]);
+    const int64_t zero_point = graph_.nodes[index].zero_point + kUint8Shift;
+    return builder_.call("aten::sub", builder_.call("aten::to", codes, kFloat, false, false, c10::IValue()), zero_point,
+                         int64_t{1});
+  }
+
+  Value* floats(int64_t index) {
+    const IntegerNode& node = graph_.nodes[index];
+    return node.gives_floats() ? values_[index] : scaled(steps(index), node.scale);
+  }
+
+  // Whole steps from the zero point as codes.
+  Value* codes(const IntegerNode& node, Value* steps) {
+    const auto code = [](int32_t value) { return static_cast<double>(value + kUint8Shift); };
+    Value* shifted = builder_.call("aten::add", steps, code(node.zero_point), int64_t{1});
+    Value* bounded = builder_.call("aten::hardtanh", shifted, code(node.clamp_min), code(node.clamp_max));
+    return quantized(node, builder_.call("aten::to", bounded, kByte, false, false, c10::IValue()));
+  }
+
+  Value* quantized(const IntegerNode& node, Value* codes) {
+    return builder_.call("aten::_make_per_tensor_quantized_tensor", codes, static_cast<double>(node.scale),
+                         int64_t{node.zero_point + kUint8Shift});
   }
 
   static bool has_relu(const IntegerNode& node) { return node.clamp_min == node.zero_point && node.clamp_min > -128; }
@@ -177,56 +251,86 @@ class Int8Writer {
 
   const IntegerGraph& graph_;
   PackedWeights weights_;
+  SharedStorage tables_;
   TorchScriptBuilder builder_;
+  FloatOperations operations_;
   std::vector<Value*> values_;
 };
 
-std::string int8_manifest(const IntegerGraph& graph, const SaveOptions& options, const at::Tensor& sample_output) {
-  const IntegerNode& first = graph.nodes.front();
-  const IntegerNode& last = graph.nodes.back();
+// The numbers that a node's result ends in: its grid, or that it is floats.
+std::string grid_text(const IntegerNode& node) {
+  if (node.gives_floats()) {
+    return json::quote("float");
+  }
+  return json::Object()
+      .add("scale", json::number(node.scale))
+      .add("zero_point", json::number(node.zero_point + kUint8Shift))
+      .text();
+}
+
+template <typename T>
+std::string numbers(const at::Tensor& tensor) {
+  const at::Tensor flat = tensor.contiguous();
+  return json::array(c10::ArrayRef<T>(flat.const_data_ptr<T>(), flat.numel()));
+}
+
+// The image of the sample, on the input's grid where it has one.
+at::Tensor sample_of(const IntegerNode& input) {
+  return input.gives_floats() ? sample_image(input.shape, 1.0F / 128, 128)
+                              : sample_image(input.shape, input.scale, input.zero_point + kUint8Shift);
+}
+
+std::string sample_text(const IntegerGraph& graph, const IntegerResult& expected) {
+  const bool on_grid = !graph.nodes.front().gives_floats();
+  json::Object sample;
+  sample.add("input", json::quote(on_grid ? "x[i] = scale * ((89 * i + 7) % 256 - zero_point) of the input grid"
+                                          : "x[i] = ((89 * i + 7) % 256 - 128) / 128"));
+  if (graph.nodes.back().gives_floats()) {
+    sample.add("output", numbers<float>(expected.values));
+  } else {
+    sample.add("output_uint8", numbers<int32_t>(expected.codes.to(at::kInt) + kUint8Shift));
+  }
+  return sample.text();
+}
+
+std::string int8_manifest(const IntegerGraph& graph, const SaveOptions& options, const IntegerResult& expected) {
   const WeightCount count = count_weights(graph);
-  const auto grid = [](const IntegerNode& node) {
-    return json::Object()
-        .add("scale", json::number(node.scale))
-        .add("zero_point", json::number(node.zero_point + kUint8Shift))
-        .text();
-  };
-  return manifest_head("int8", first.shape, options)
-      .add("input_grid_uint8", grid(first))
-      .add("output_grid_uint8", grid(last))
+  return manifest_head("int8", graph.nodes.front().shape, options)
+      .add("input_grid_uint8", grid_text(graph.nodes.front()))
+      .add("output_grid_uint8", grid_text(graph.nodes.back()))
       .add("weights", json::Object()
                           .add("codes", json::number(count.total))
                           .add("nonzero", json::number(count.nonzero))
                           .add("grid", json::quote("int8 [-127, 127], per output channel"))
                           .text())
       .add("crc32", json::quote(checksum(graph)))
-      .add("sample", json::Object()
-                         .add("input", json::quote("x[i] = scale * ((89 * i + 7) % 256 - "
-                                                   "zero_point) of the input grid"))
-                         .add("output_uint8", json::array(c10::ArrayRef<int32_t>(
-                                                  sample_output.const_data_ptr<int32_t>(), sample_output.numel())))
-                         .text())
+      .add("sample", sample_text(graph, expected))
       .text(0);
+}
+
+// Codes must be equal; floats that a network ends in depend on how sums are divided.
+bool computes(const IntegerNode& last, const at::Tensor& result, const IntegerResult& expected) {
+  if (last.gives_floats()) {
+    const double largest = expected.values.abs().max().item<double>();
+    return (result - expected.values).abs().max().item<double>() <= 1e-4 * std::max(largest, 1e-6);
+  }
+  return (result / last.scale).round().to(at::kInt).equal(expected.codes.to(at::kInt) - last.zero_point);
 }
 
 }  // namespace
 
 SavedFile save_ptl(const IntegerGraph& graph, const std::string& path, const SaveOptions& options) {
   TORCH_CHECK_VALUE(!graph.nodes.empty(), "torchslim::save_ptl: the graph is empty");
-  const IntegerNode& input = graph.nodes.front();
-  check_save(path, input.shape, options);
-  const at::Tensor sample = sample_image(input.shape, input.scale, input.zero_point + kUint8Shift);
+  check_save(path, graph.nodes.front().shape, options);
+  const at::Tensor sample = sample_of(graph.nodes.front());
   const IntegerResult expected = run_integer(graph, sample);
-  const at::Tensor uint8_codes = expected.codes.to(at::kInt) + kUint8Shift;
   std::string bytes;
   {
     const QnnpackGuard engine;
     const QuietQuantizedTensors quiet;
-    bytes = Int8Writer(graph).serialize({{kManifestName, int8_manifest(graph, options, uint8_codes)}});
+    bytes = Int8Writer(graph).serialize({{kManifestName, int8_manifest(graph, options, expected)}});
   }
-  const IntegerNode& last = graph.nodes.back();
-  const at::Tensor steps = (run_bytes(bytes, sample) / last.scale).round().to(at::kInt);
-  TORCH_CHECK(steps.equal(expected.codes.to(at::kInt) - last.zero_point), "torchslim::save_ptl: ", path,
+  TORCH_CHECK(computes(graph.nodes.back(), run_bytes(bytes, sample), expected), "torchslim::save_ptl: ", path,
               " was not written: it does not compute what the integer reference computes; ",
               "this is an error of torchslim on this machine, please report it");
   return write_ptl(bytes, path, "int8");

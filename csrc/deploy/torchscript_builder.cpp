@@ -21,8 +21,23 @@ TorchScriptBuilder::Value* TorchScriptBuilder::attribute(c10::IValue value) {
 }
 
 TorchScriptBuilder::Value* TorchScriptBuilder::call_values(const char* name,
-                                                           const std::vector<torch::jit::NamedValue>& arguments) {
-  return graph_->insert(c10::Symbol::fromQualString(name), arguments);
+                                                           const std::vector<torch::jit::NamedValue>& arguments,
+                                                           const std::vector<torch::jit::NamedValue>& named) {
+  Value* result = graph_->insert(c10::Symbol::fromQualString(name), arguments, named);
+  if (result->type()->kind() != c10::TypeKind::TupleType) {
+    return result;
+  }
+  return graph_->insertNode(graph_->createTupleUnpack(result))->output(0);
+}
+
+TorchScriptBuilder::Value* TorchScriptBuilder::list(const std::vector<Value*>& elements) {
+  return graph_->insertNode(graph_->createList(elements.at(0)->type(), elements))->output();
+}
+
+TorchScriptBuilder::Value* TorchScriptBuilder::number(int64_t value) { return graph_->insertConstant(value); }
+
+torch::jit::NamedValue TorchScriptBuilder::named(const std::string& name, const torch::jit::NamedValue& argument) {
+  return {name, argument.value(*graph_)};
 }
 
 void TorchScriptBuilder::finish(Value* result) {

@@ -33,6 +33,19 @@ class TorchScriptBuilder {
     return call_values(name, {argument(arguments)...});
   }
 
+  /// The same with lists of arguments, by position and by name. Of several results, the first.
+  Value* call_values(const char* name, const std::vector<torch::jit::NamedValue>& arguments,
+                     const std::vector<torch::jit::NamedValue>& named = {});
+
+  /// Returns a list of tensors, or of numbers.
+  Value* list(const std::vector<Value*>& elements);
+
+  /// Returns a constant.
+  Value* number(int64_t value);
+
+  /// Returns `argument` as one that is given by name.
+  torch::jit::NamedValue named(const std::string& name, const torch::jit::NamedValue& argument);
+
   /// Ends `forward` with `result`.
   void finish(Value* result);
 
@@ -49,8 +62,6 @@ class TorchScriptBuilder {
       return torch::jit::NamedValue(value);
     }
   }
-
-  Value* call_values(const char* name, const std::vector<torch::jit::NamedValue>& arguments);
 
   torch::jit::Module module_;
   std::shared_ptr<torch::jit::Graph> graph_;

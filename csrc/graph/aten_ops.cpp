@@ -41,6 +41,9 @@ const std::unordered_map<std::string, AtenRole>& roles() {
       {"aten::max_pool1d", kCopies},
       {"aten::amax", kCopies},
       {"aten::max", kCopies},
+      {"aten::dropout", kCopies},  // off, as graphs hold eval; where it is kept at all
+      {"aten::feature_dropout", kCopies},
+      {"aten::alpha_dropout", kCopies},
 
       {"aten::sigmoid", kElementwise},
       {"aten::hardsigmoid", kElementwise},

@@ -133,25 +133,25 @@ bool same_but_for_batch(const Graph& left, const Graph& right) {
 
 }  // namespace
 
-Graph capture(const torch::jit::Module& traced_module, const at::Tensor& example) {
+Graph capture(const torch::jit::Module& traced_module, const at::Tensor& example, const CaptureOptions& options) {
   check_example(example);
   const at::NoGradGuard no_grad;
-  return Importer(traced_module, example, /*accept_baked_batch=*/false).run();
+  return Importer(traced_module, example, /*accept_baked_batch=*/false, options).run();
 }
 
 Graph capture(torch::nn::Module& module, const std::function<at::Tensor(at::Tensor)>& forward,
-              const at::Tensor& example) {
+              const at::Tensor& example, const CaptureOptions& options) {
   check_example(example);
   const at::NoGradGuard no_grad;
   const core::EvalMode eval(module);
   const at::Tensor batch = example.detach();
-  Importer importer(traced(module, forward, batch), batch, /*accept_baked_batch=*/true);
+  Importer importer(traced(module, forward, batch), batch, /*accept_baked_batch=*/true, options);
   Graph graph = importer.run();
   if (importer.baked_batch()) {
     // C++ writes x.size(0) into the trace as a number. If a larger batch gives the larger number and the same
     // graph, it follows the batch.
     const at::Tensor larger = at::cat({batch, batch.slice(0, 0, 1)});
-    Importer again(traced(module, forward, larger), larger, /*accept_baked_batch=*/true);
+    Importer again(traced(module, forward, larger), larger, /*accept_baked_batch=*/true, options);
     TORCH_CHECK_VALUE(same_but_for_batch(graph, again.run()),
                       "torchslim::graph::capture: forward does something else for a batch of ", larger.size(0),
                       " than for ", batch.size(0), "; use flatten(1) for a view");

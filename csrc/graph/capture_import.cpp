@@ -213,8 +213,9 @@ void Call::forward(const Activation& activation, std::vector<int64_t> shape) {
   importer_.activations_[node_.output(0)] = {node, std::move(shape)};
 }
 
-Importer::Importer(const torch::jit::Module& module, const at::Tensor& example, bool accept_baked_batch)
-    : module_(module), example_(example), accept_baked_batch_(accept_baked_batch) {
+Importer::Importer(const torch::jit::Module& module, const at::Tensor& example, bool accept_baked_batch,
+                   CaptureOptions options)
+    : module_(module), example_(example), accept_baked_batch_(accept_baked_batch), options_(std::move(options)) {
   const auto forward = module_.find_method("forward");
   TORCH_CHECK_VALUE(forward,
                     "torchslim::graph::capture: expected a traced module, got one without "

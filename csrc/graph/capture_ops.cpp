@@ -199,6 +199,7 @@ void translate_batch_norm(Call& call) {
   node.running_mean = mean;
   node.running_var = var;
   node.eps = eps;
+  node.momentum = call.number("momentum");
 }
 
 void emit_activation(Call& call, OpKind kind) {
@@ -458,6 +459,9 @@ void translate_identity(Call& call) {
 void translate_dropout(Call& call) {
   if (call.boolean("train")) {
     call.refuse("dropout is on", "call eval() before tracing");
+  }
+  if (call.importer().keeps_dropout()) {
+    return translate_aten(call);
   }
   const Activation input = call.activation(call.has("input") ? "input" : "self");
   call.forward(input, input.shape);

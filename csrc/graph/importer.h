@@ -3,6 +3,7 @@
 
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/ir/ir.h>
+#include <torchslim/graph/capture.h>
 #include <torchslim/graph/graph.h>
 
 #include <functional>
@@ -93,7 +94,8 @@ void check_parameter(const NamedTensor& tensor, const std::string& fallback);
 /// Translates the traced graph, one node after the other, into ours.
 class Importer {
  public:
-  Importer(const torch::jit::Module& module, const at::Tensor& example, bool accept_baked_batch);
+  Importer(const torch::jit::Module& module, const at::Tensor& example, bool accept_baked_batch,
+           CaptureOptions options = {});
 
   Graph run();
 
@@ -105,6 +107,8 @@ class Importer {
     baked_batch_ = true;
     return accept_baked_batch_;
   }
+
+  bool keeps_dropout() const { return options_.keep_dropout(); }
 
   /// The node of ours that `value` is the result of; null if `value` does not depend on the input.
   Node* producer(const torch::jit::Value* value);
@@ -137,6 +141,7 @@ class Importer {
   at::Tensor example_;
   std::shared_ptr<torch::jit::Graph> traced_;
   bool accept_baked_batch_;
+  CaptureOptions options_;
   bool baked_batch_ = false;
   std::unordered_set<const torch::jit::Node*> live_;
   std::unordered_map<const torch::jit::Value*, Constant> constants_;

@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "core/eval_mode.h"
 #include "quant/weighted_layers.h"
 
 namespace torchslim::quant {
@@ -94,7 +95,7 @@ std::vector<LayerTrace> hessian_trace(torch::nn::Module& module, const std::func
     result.push_back({layer.name});
     weights.push_back(layer.weight);
   }
-  const detail::EvalMode eval(module);
+  const core::EvalMode eval(module);
   const at::AutoGradMode with_gradients(true);
   for (int64_t batch = 0; batch < batches; ++batch) {
     const auto traces = hessian_trace(loss(batch), weights, HessianTraceOptions(options).seed(options.seed() + batch));

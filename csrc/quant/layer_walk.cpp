@@ -9,6 +9,8 @@
 
 #include <algorithm>
 
+#include "quant/graph_layers.h"
+
 namespace torchslim::quant {
 namespace {
 
@@ -40,6 +42,22 @@ WalkedLayer walked(torch::nn::Module& module) {
     result.layer = linear;
     result.weight = linear->weight;
     result.bias = linear->bias;
+  } else if (auto* layer = module.as<GraphLayerImpl>(); layer != nullptr && !layer->is_batch_norm()) {
+    const graph::Window& window = layer->window();
+    const auto numbers = [](const std::array<int64_t, 2>& pair) {
+      return std::vector<int64_t>(pair.begin(), pair.end());
+    };
+    result.layer = layer;
+    result.weight = layer->weight();
+    result.bias = layer->bias();
+    result.batch_norm = layer->batch_norm();
+    if (result.weight.dim() == 4) {
+      result.geometry = LayerGeometry()
+                            .stride(numbers(window.stride))
+                            .padding(numbers(window.padding))
+                            .dilation(numbers(window.dilation))
+                            .groups(window.groups);
+    }
   }
   return result;
 }
@@ -121,7 +139,7 @@ LayerWalk::LayerWalk(const char* who, const RunnableModule& model, const Batches
       layers_.push_back(std::move(layer));
     };
   });
-  TORCH_CHECK_VALUE(holds_layers, who, ": the module holds none of the layers of quant/layers.h");
+  TORCH_CHECK_VALUE(holds_layers, who, ": the module holds no layer with a weight that is or can be prepared");
   TORCH_CHECK_VALUE(!tapped.empty(), who, ": the module is not prepared; call quant::prepare first");
   const auto untap = [&] {
     for (QuantLayer* layer : tapped) {

@@ -3,21 +3,19 @@
 #include <c10/util/Exception.h>
 #include <c10/util/StringUtil.h>
 #include <torchslim/quant/layers.h>
+#include <torchslim/quant/prepared_graph.h>
 #include <torchslim/quant/summary.h>
 
-#include <initializer_list>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "quant/layer_settings.h"
+#include "quant/place_quantizers.h"
 #include "quant/quantization_config.h"
 
 namespace torchslim::quant {
 namespace {
-
-std::string join(const std::string& parent, const std::string& name) {
-  return parent.empty() ? name : parent + "." + name;
-}
 
 /// Registers `quantizer` with `owner` as `name`, or as the first free of name_1, name_2, ..., as Python does.
 void register_quantizer(torch::nn::Module& owner, const std::string& name,
@@ -65,6 +63,9 @@ class Preparation {
                       "torchslim::quant::prepare: the module holds none of the layers of "
                       "quant/layers.h, such as quant::ConvBnAct2d");
     check_names();
+    TORCH_CHECK_VALUE(options_.kinds().empty(),
+                      "torchslim::quant::prepare: settings by kind are for prepare(model, example_inputs); name the "
+                      "layers of a module of drop-in layers");
     for (const auto& item : root.named_parameters()) {
       check_tensor(item.key(), item.value());
     }
@@ -80,11 +81,9 @@ class Preparation {
         continue;
       }
       found.layer->layer_name_ = found.name;
-      const bool learned = !found.learned.is_empty();
-      found.layer->add_quantizer(*found.owner, learned ? std::shared_ptr<torch::nn::Module>(found.learned.ptr())
-                                                       : std::shared_ptr<torch::nn::Module>(found.quantizer.ptr()));
-      found.layer->output_fake_quantize_ = found.quantizer;
-      found.layer->learned_activation_ = found.learned;
+      found.layer->add_quantizer(*found.owner, found.made.module());
+      found.layer->output_fake_quantize_ = found.made.following;
+      found.layer->learned_activation_ = found.made.learned;
       if (!found.weight_quantizer.is_empty()) {
         dynamic_cast<QuantWeightLayer&>(*found.layer).set_weight_quantizer(found.weight_quantizer);
       }
@@ -100,8 +99,7 @@ class Preparation {
     torch::nn::Module* owner;  // the module that holds it
     std::string name;
     LayerOptions options{};
-    FakeQuantize quantizer{nullptr};
-    LearnedActivation learned{nullptr};         // in its place
+    detail::ActivationQuantizer made{};
     WeightQuantizer weight_quantizer{nullptr};  // empty: the int8 rule
   };
 
@@ -109,78 +107,20 @@ class Preparation {
   void make_quantizers() {
     const std::vector<at::Tensor> parameters = root_.parameters();
     for (Found& found : found_) {
-      if (found.options.to_float()) {
-        TORCH_CHECK_VALUE(!found.options.bits() && !found.options.activation_bits() && !found.options.weight_bits(),
-                          "torchslim::quant::prepare: layer `", found.name, "` cannot be in float and have bits");
+      if (detail::stays_in_float(found.name, found.options)) {
         continue;
       }
-      make_quantizer(found);
-      torch::nn::Module& made = found.quantizer.is_empty() ? static_cast<torch::nn::Module&>(*found.learned)
-                                                           : static_cast<torch::nn::Module&>(*found.quantizer);
+      found.made = detail::make_activation_quantizer(found.name, found.options, options_, found.layer->activation_);
+      torch::nn::Module& made = *found.made.module();
       made.train(root_.is_training());
       if (!parameters.empty()) {
         made.to(parameters.front().device());
       }
-      auto* weighted = dynamic_cast<QuantWeightLayer*>(found.layer);
-      if (weighted == nullptr) {
-        continue;
-      }
-      const WeightQuantizerOptions weight = weight_options(found);
-      weight.check("torchslim::quant::prepare: layer `" + found.name + "`");
-      if (!weight.is_default()) {
-        const auto own = weighted->weight_owner().named_parameters(/*recurse=*/false);
-        found.weight_quantizer = WeightQuantizer(weight, own["weight"]);
+      if (auto* weighted = dynamic_cast<QuantWeightLayer*>(found.layer)) {
+        found.weight_quantizer =
+            detail::make_weight_quantizer(found.name, found.options, options_, weighted->own_weight());
       }
     }
-  }
-
-  void make_quantizer(Found& found) const {
-    const LayerOptions& own = found.options;
-    const Activation activation = found.layer->activation_;
-    const char* name = activation == Activation::kRelu ? "relu" : activation == Activation::kRelu6 ? "relu6" : "none";
-    const auto bits = first_of({own.activation_bits(), own.bits(), options_.activation_bits(), options_.bits()});
-    TORCH_CHECK_VALUE(bits.value_or(8) <= 8, "torchslim::quant::prepare: layer `", found.name,
-                      "`: activations have at most 8 bits, got ", bits.value_or(8));
-    const std::string kind = own.activation_quantizer().value_or(options_.activation_quantizer());
-    const bool learned = kind != "fake_quantize" && !(kind == "pact" && activation == Activation::kNone);
-    if (learned) {
-      found.learned =
-          LearnedActivation(LearnedActivationOptions().quantizer(kind).bits(bits.value_or(8)).activation(name));
-      return;
-    }
-    found.quantizer = FakeQuantize(FakeQuantizeOptions()
-                                       .observer(own.observer().value_or(options_.observer()))
-                                       .averaging_constant(options_.averaging_constant())
-                                       .bits(bits.value_or(8))
-                                       .symmetric(own.symmetric().value_or(options_.symmetric()))
-                                       .activation(name));
-  }
-
-  WeightQuantizerOptions weight_options(const Found& found) const {
-    const LayerOptions& own = found.options;
-    auto weight = WeightQuantizerOptions()
-                      .quantizer(own.weight_quantizer().value_or(options_.weight_quantizer()))
-                      .bits(first_of({own.weight_bits(), own.bits()}));
-    weight.scale_search(own.scale_search().value_or(own.weight_quantizer() ? "absmax" : options_.scale_search()));
-    if (!weight.bits()) {
-      weight.bits(first_of({options_.weight_bits(), options_.bits()}));
-      if (weight.bits() && own.weight_quantizer() && !weight.takes(*weight.bits())) {
-        weight.bits(std::nullopt);  // a wider setting that this quantiser cannot mean
-      }
-    }
-    if (weight.bits() == 1 && !own.weight_quantizer() && options_.weight_quantizer() == "fake_quantize") {
-      weight.quantizer("binary");
-    }
-    return weight;
-  }
-
-  static std::optional<int64_t> first_of(std::initializer_list<std::optional<int64_t>> choices) {
-    for (const auto& choice : choices) {
-      if (choice) {
-        return choice;
-      }
-    }
-    return std::nullopt;
   }
 
   void visit(torch::nn::Module& module, torch::nn::Module& owner, const std::string& name) {
@@ -193,12 +133,12 @@ class Preparation {
     TORCH_CHECK_VALUE(module.parameters(/*recurse=*/false).empty(), "torchslim::quant::prepare: layer `", name, "`, a ",
                       module.name(), ", would stay in float; use the layers of quant/layers.h");
     for (const auto& child : module.named_children()) {
-      visit(*child.value(), module, join(name, child.key()));
+      visit(*child.value(), module, detail::joined(name, child.key()));
     }
   }
 
   LayerOptions own_options(torch::nn::Module& module, const std::string& name) {
-    const std::string inner = module.as<ConvBnAct2dImpl>() == nullptr ? name : join(name, "conv");
+    const std::string inner = module.as<ConvBnAct2dImpl>() == nullptr ? name : detail::joined(name, "conv");
     for (const std::string& key : {name, inner}) {
       if (const auto own = options_.layers().find(key); own != options_.layers().end()) {
         used_.insert(key);
@@ -253,6 +193,14 @@ void AddImpl::add_quantizer(torch::nn::Module& owner, const std::shared_ptr<torc
   register_quantizer(owner, "add_fake_quantize", quantizer);
 }
 
+void MulImpl::add_quantizer(torch::nn::Module& owner, const std::shared_ptr<torch::nn::Module>& quantizer) {
+  register_quantizer(owner, "mul_fake_quantize", quantizer);
+}
+
+void ConcatImpl::add_quantizer(torch::nn::Module& owner, const std::shared_ptr<torch::nn::Module>& quantizer) {
+  register_quantizer(owner, "concat_fake_quantize", quantizer);
+}
+
 void prepare(torch::nn::Module& module, const PrepareOptions& options) { Preparation(module, options).apply(); }
 
 void enable_observer(torch::nn::Module& module) {
@@ -285,9 +233,12 @@ void freeze_batch_norm(torch::nn::Module& module, bool frozen) {
     if (auto* layer = child.as<ConvBnAct2dImpl>()) {
       layer->freeze_batch_norm(frozen);
       found = true;
+    } else if (auto* graph = child.as<PreparedGraphImpl>(); graph != nullptr && graph->has_batch_norm()) {
+      graph->freeze_batch_norm(frozen);
+      found = true;
     }
   });
-  TORCH_CHECK_VALUE(found, "torchslim::quant::freeze_batch_norm: the module holds no quant::ConvBnAct2d");
+  TORCH_CHECK_VALUE(found, "torchslim::quant::freeze_batch_norm: the module holds no batch norm of a prepared layer");
 }
 
 }  // namespace torchslim::quant

@@ -2,6 +2,7 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <c10/util/Exception.h>
 #include <torchslim/quant/layers.h>
+#include <torchslim/quant/prepared_graph.h>
 #include <torchslim/quant/quantization_schedule.h>
 
 #include <utility>
@@ -14,7 +15,8 @@ constexpr const char* kSchedule = "torchslim::QuantizationSchedule";
 bool has_batch_norm(const torch::nn::Module& module) {
   for (const auto& child : module.modules()) {
     const auto* layer = child->as<ConvBnAct2dImpl>();
-    if (layer != nullptr && layer->options.batch_norm()) {
+    const auto* graph = child->as<PreparedGraphImpl>();
+    if ((layer != nullptr && layer->options.batch_norm()) || (graph != nullptr && graph->has_batch_norm())) {
       return true;
     }
   }

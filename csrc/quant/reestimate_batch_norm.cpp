@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "core/eval_mode.h"
+#include "quant/graph_layers.h"
 #include "quant/saved_state.h"
 
 namespace torchslim::quant {
@@ -55,8 +56,8 @@ void reestimate_batch_norm(const RunnableModule& model, const Batches& batches, 
   bool found = false;
   // The form of training, which has the batch norm apart: parents come first, so quantisers are held after that.
   model.module.apply([](torch::nn::Module& child) {
-    if (auto* layer = child.as<ConvBnAct2dImpl>()) {
-      layer->train();
+    if (child.as<ConvBnAct2dImpl>() != nullptr || child.as<GraphLayerImpl>() != nullptr) {
+      child.train();
     }
   });
   model.module.apply([&](torch::nn::Module& child) {
@@ -64,7 +65,7 @@ void reestimate_batch_norm(const RunnableModule& model, const Batches& batches, 
       child.eval();
     }
     found |= means.add(child.as<torch::nn::BatchNorm1dImpl>()) || means.add(child.as<torch::nn::BatchNorm2dImpl>()) ||
-             means.add(child.as<torch::nn::BatchNorm3dImpl>());
+             means.add(child.as<torch::nn::BatchNorm3dImpl>()) || means.add(child.as<GraphBatchNormImpl>());
   });
   TORCH_CHECK_VALUE(found, kReestimate, ": the module has no batch norm with running statistics");
   batches.for_each(kReestimate, [&](const at::Tensor& batch) { model.forward(batch); }, progress);

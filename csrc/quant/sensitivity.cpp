@@ -10,6 +10,7 @@
 #include <numeric>
 #include <sstream>
 
+#include "core/eval_mode.h"
 #include "quant/weighted_layers.h"
 
 namespace torchslim::quant {
@@ -89,7 +90,7 @@ Sensitivity sensitivity(torch::nn::Module& module, const std::function<double(to
   }
   const auto layers = detail::weighted_layers(kSensitivity, module);
   const int64_t calls = 1 + static_cast<int64_t>(layers.size() * options.bits().size());
-  const detail::EvalMode eval(module);
+  const core::EvalMode eval(module);
   const InFloat in_float(module);
   int64_t done = 0;
   const auto report = [&] {

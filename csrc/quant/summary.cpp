@@ -5,11 +5,14 @@
 #include <torchslim/quant/fake_quantize_weight.h>
 #include <torchslim/quant/layers.h>
 #include <torchslim/quant/learned_activation.h>
+#include <torchslim/quant/prepared_graph.h>
 #include <torchslim/quant/summary.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+
+#include "quant/graph_layers.h"
 
 namespace torchslim::quant {
 namespace {
@@ -88,6 +91,8 @@ void for_each_weight_layer(torch::nn::Module& module, const Visit& visit) {
       visit(name.empty() ? "conv" : name + ".conv", *conv, conv->conv->weight);
     } else if (auto* linear = one.as<LinearImpl>()) {
       visit(name, *linear, linear->weight);
+    } else if (auto* graph_layer = one.as<GraphLayerImpl>(); graph_layer != nullptr && !graph_layer->is_batch_norm()) {
+      visit(name, *graph_layer, graph_layer->weight());
     }
   };
   visit_one("", module);  // by itself, as it may be on the stack
@@ -172,6 +177,9 @@ std::string to_string(const std::vector<SummaryRow>& rows) {
 }
 
 std::vector<std::string> float_layers(torch::nn::Module& module) {
+  if (const auto* graph = module.as<PreparedGraphImpl>()) {
+    return graph->float_layers();
+  }
   std::vector<std::string> names;
   for_each_weight_layer(module, [&](const std::string& name, const QuantWeightLayer& layer, const at::Tensor&) {
     if (!layer.is_prepared()) {

@@ -4,6 +4,8 @@
 #include <torch/nn/modules/conv.h>
 #include <torch/nn/modules/linear.h>
 
+#include "quant/graph_layers.h"
+
 namespace torchslim::quant::detail {
 
 std::vector<WeightedLayer> weighted_layers(const char* who, const torch::nn::Module& module) {
@@ -13,21 +15,12 @@ std::vector<WeightedLayer> weighted_layers(const char* who, const torch::nn::Mod
       layers.push_back({item.key(), conv->weight});
     } else if (const auto* linear = dynamic_cast<const torch::nn::LinearImpl*>(item.value().get())) {
       layers.push_back({item.key(), linear->weight});
+    } else if (const auto* layer = item.value()->as<GraphLayerImpl>(); layer != nullptr && !layer->is_batch_norm()) {
+      layers.push_back({item.key(), layer->weight()});
     }
   }
   TORCH_CHECK_VALUE(!layers.empty(), who, ": the module holds no convolution and no linear layer");
   return layers;
-}
-
-EvalMode::EvalMode(torch::nn::Module& module) {
-  module.apply([&](torch::nn::Module& each) { modes_.emplace_back(&each, each.is_training()); });
-  module.eval();
-}
-
-EvalMode::~EvalMode() {
-  for (const auto& [module, training] : modes_) {  // parents first, as their `train` reaches the children too
-    module->train(training);
-  }
 }
 
 }  // namespace torchslim::quant::detail

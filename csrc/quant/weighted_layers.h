@@ -17,16 +17,4 @@ struct WeightedLayer {
 /// Returns the convolution and linear layers in `module`, in order; throws c10::ValueError, with `who` in front, if there are none.
 std::vector<WeightedLayer> weighted_layers(const char* who, const torch::nn::Module& module);
 
-/// Puts a module into eval while it lives, and each of its parts back into the mode it was in.
-class EvalMode {
- public:
-  explicit EvalMode(torch::nn::Module& module);
-  ~EvalMode();
-  EvalMode(const EvalMode&) = delete;
-  EvalMode& operator=(const EvalMode&) = delete;
-
- private:
-  std::vector<std::pair<torch::nn::Module*, bool>> modes_;
-};
-
 }  // namespace torchslim::quant::detail

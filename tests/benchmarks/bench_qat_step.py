@@ -25,6 +25,10 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int, int]]] =
 }
 
 
+#: What is promised of the peak memory of a step: at most this times the float step's.
+MOST_MEMORY = 1.25
+
+
 def model_of(name: str) -> nn.Module:
     """The network in float, in training."""
     torch.manual_seed(0)
@@ -82,3 +86,38 @@ def cases(threads: int) -> list[Case]:
             )
         )
     return rows
+
+
+def peak_bytes(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """The most memory that tensors take in a step: those of model and optimiser, and what the step allocates."""
+    step = step_of(model, shape)
+    step()
+    kept = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+    kept += sum(p.nbytes for p in model.parameters())  # momentum
+    for parameter in model.parameters():
+        parameter.grad = None
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return kept + peak
+
+
+def memory() -> list[str]:
+    """For each network, the peak memory of a step on grids against the float step's."""
+    lines = []
+    for name, (_, shape) in NETWORKS.items():
+        model = model_of(name)
+        plain = peak_bytes(copy.deepcopy(model), shape)
+        peer = prepared_by_torch_ao(model, shape)
+        theirs = "" if peer is None else f", torch.ao {peak_bytes(peer, shape) / plain:.2f}x"
+        ours = peak_bytes(prepared_by_us(model, shape), shape)
+        verdict = "ok" if ours <= MOST_MEMORY * plain else "short"
+        lines.append(
+            f"peak memory of a QAT step, {name}: {ours / plain:.2f}x the float step's {plain / 2**20:.0f} MiB "
+            f"(most: {MOST_MEMORY}x, {verdict}){theirs}"
+        )
+    return lines

@@ -25,6 +25,8 @@ class Case:
     #: What is promised: the least ratio to the peer and the most to the clone; None where nothing is.
     least_ratio_to_peer: float | None = None
     most_ratio_to_clone: float | None = None
+    #: The most milliseconds that our call may take.
+    most_ms: float | None = None
     #: How often our call reads or writes the whole tensor; a clone does twice.
     traffic: int | None = None
 
@@ -76,16 +78,19 @@ def measure(case: Case, seconds: float, threads: int) -> dict[str, object]:
         "shape": case.shape,
         "least_ratio_to_peer": case.least_ratio_to_peer,
         "most_ratio_to_clone": case.most_ratio_to_clone,
+        "most_ms": case.most_ms,
     }
 
 
 def verdict(row: dict[str, object]) -> str:
     """'ok', 'short' where a promise is not met in this run, or '' where none was made."""
-    least, most = row["least_ratio_to_peer"], row["most_ratio_to_clone"]
-    if least is None and most is None:
+    least, most, time_limit = row["least_ratio_to_peer"], row["most_ratio_to_clone"], row["most_ms"]
+    if least is None and most is None and time_limit is None:
         return ""
-    met = (least is None or row["ratio_to_peer"] >= least) and (
-        most is None or row["ratio_to_clone"] is None or row["ratio_to_clone"] <= most
+    met = (
+        (least is None or row["ratio_to_peer"] >= least)
+        and (most is None or row["ratio_to_clone"] is None or row["ratio_to_clone"] <= most)
+        and (time_limit is None or row["ours_ms"] <= time_limit)
     )  # type: ignore[operator]
     return "ok" if met else "short"
 

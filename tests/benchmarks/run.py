@@ -31,6 +31,8 @@ def main() -> int:
                 print(harness.format_row(rows[-1]), flush=True)
     harness.save(rows, options.out)
     print(*harness.scaling(rows), sep="\n")
+    if "bench_qat_step" in files:
+        print(*importlib.import_module("bench_qat_step").memory(), sep="\n")
     short = [row for row in rows if harness.verdict(row) == "short"]
     print(f"{len(rows)} cases, {len(short)} short of what is promised; written to {options.out}")
     return 0

@@ -17,6 +17,7 @@
 #include <torchslim/graph/fold.h>
 #include <torchslim/graph/graph.h>
 #include <torchslim/graph/interpret.h>
+#include <torchslim/graph/operation_rules.h>
 #include <torchslim/models/blocks.h>
 #include <torchslim/models/mobilenet_v1.h>
 #include <torchslim/models/mobilenet_v2.h>
@@ -67,6 +68,7 @@
 #include <torchslim/quant/observe_histogram.h>
 #include <torchslim/quant/observe_range.h>
 #include <torchslim/quant/observers.h>
+#include <torchslim/quant/prepared_graph.h>
 #include <torchslim/quant/qparams.h>
 #include <torchslim/quant/quantization_schedule.h>
 #include <torchslim/quant/reduce_observers.h>

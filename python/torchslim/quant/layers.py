@@ -356,12 +356,13 @@ class QuantAveragePool(_SharedGrid):
             return y
         if is_tracing():
             return self._fake_quantize(y)
-        size = x.shape[-2:] if self.pool is None else _pair(self.pool.kernel_size)
+        size = x.shape[-2:] if self.pool is None else pair(self.pool.kernel_size)
         rounded: Tensor = torch.ops.torchslim.round_average(y, self._owner[0].scale, size[0] * size[1])
         return rounded
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+def pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Returns `value` for height and width."""
     return (value, value) if isinstance(value, int) else value
 
 

@@ -10,18 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from torchslim import _C
 from torchslim.quant import patterns
 from torchslim.quant import rewrite_operations as operations
 from torchslim.quant.activation_quantizer import ActivationQuantizer
 from torchslim.quant.config import LayerConfig, QuantConfig
-from torchslim.quant.layers import BATCH_NORMS, QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize
+from torchslim.quant.layers import BATCH_NORMS, QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize, pair
 
-#: Kinds whose result has a quantiser of its own.
-_OWN_GRID = ("conv", "linear", "add", "mul", "concat", "function", "arithmetic", "batch_norm")
-#: Kinds that keep the grid of their input, and stay in float behind what stays in float.
-_KEEPS_GRID = (
-    "move", "relu", "relu6", "adaptive_avg_pool", "mean", "avg_pool", "max_pool", "flatten", "dropout",
-)  # fmt: skip
+#: The rule of each kind: the table that C++ and lowering follow too (docs/api/graph/operation_rules.md).
+_RULES = {rule.kind: rule for rule in _C.graph.operation_rules()}
+_OWN_GRID = {kind for kind, rule in _RULES.items() if rule.grid == _C.graph.GridRule.OWN}
+_KEEPS_GRID = {kind for kind, rule in _RULES.items() if rule.grid == _C.graph.GridRule.INPUT}
 
 #: How messages name the call that the user made.
 WHO = "torchslim.quant.prepare"
@@ -29,6 +28,7 @@ WHO = "torchslim.quant.prepare"
 _SUPPORTED = "layers, sums, products, concatenations, pools, activations and what moves elements about"
 _Pool = TypeVar("_Pool", nn.AvgPool2d, nn.MaxPool2d)
 _AVG_POOL = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+_WINDOW = ("kernel", "stride", "padding")
 _MAX_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 
 
@@ -364,7 +364,8 @@ class Rewriter:
     def _stays_in_float(self, node: fx.Node) -> bool:
         """Leaves `node` as it is if its settings say so, or if it would keep the grid of an input that has none."""
         kind = self._kind(node)
-        if kind == "" or self._has_no_integer_form(node, kind):
+        has_no_form = kind == "" or self._has_no_integer_form(node, kind)
+        if has_no_form:
             stays = True
         elif kind == "batch_norm" and self._kind(self.input_of(node)) in ("conv", "linear"):
             stays = True  # the layer before it would have taken it, were it not in float
@@ -377,7 +378,8 @@ class Rewriter:
         elif stays:
             self.floats[node] = None
             operations.not_in_place(self, node)
-            if kind in ("", "conv", "linear", "batch_norm") and node.target is not operator.getitem:
+            listed = has_no_form or kind in ("conv", "linear", "batch_norm")
+            if listed and node.target is not operator.getitem:
                 self.float_layers.append(self._name_of(node))
             self.done.add(node)
         return stays
@@ -387,25 +389,26 @@ class Rewriter:
         x = patterns.shape_of(node.all_input_nodes[0]) if node.all_input_nodes else None
         if x is None:
             return kind not in ("move", "concat")
-        if kind == "adaptive_avg_pool":
-            return (patterns.shape_of(node) or ())[-2:] != (1, 1)
-        if kind == "mean":
-            return not patterns.is_spatial_mean(node) or len(x) != 4
-        if kind == "batch_norm":
-            return len(x) != 4
-        if kind == "avg_pool":
-            pool = self._as_module(node, nn.AvgPool2d, _AVG_POOL)
-            pads_uncounted = not pool.count_include_pad and pool.padding not in (0, (0, 0))
-            return len(x) != 4 or pool.divisor_override is not None or pool.ceil_mode or pads_uncounted
-        if kind in ("add", "mul", "arithmetic"):
-            tensors = [t for t in node.args if isinstance(t, fx.Node) and not _is_plain_number(t)]
-            shapes = [patterns.shape_of(t) for t in tensors]
-            if not all(t in self.grids or t in self.floats for t in tensors):
-                return True  # a parameter or buffer
-            return len(tensors) == 2 and (kind == "arithmetic" or (kind == "add" and shapes[0] != shapes[1]))
+        if kind == "mean" and not (patterns.is_spatial_mean(node) and len(x) == 4):
+            return True
         if kind == "move" and node.target is operator.getitem:
             return node.args[0] not in self.grids
-        return False
+        inputs: list[tuple[int, ...]] = [x]
+        window: dict[str, Any] = {}
+        if kind in ("add", "mul", "arithmetic"):
+            tensors = [t for t in node.args if isinstance(t, fx.Node) and not _is_plain_number(t)]
+            if not all(t in self.grids or t in self.floats for t in tensors):
+                return True  # a parameter or buffer
+            if kind == "arithmetic" and len(tensors) == 2:
+                return True
+            inputs = [patterns.shape_of(t) or () for t in tensors]
+        elif kind == "avg_pool":
+            pool = self._as_module(node, nn.AvgPool2d, _AVG_POOL)
+            if pool.divisor_override is not None:
+                return True
+            window = {name: pair(getattr(pool, f"{name}_size" if name == "kernel" else name)) for name in _WINDOW}
+            window["count_include_pad"] = pool.count_include_pad
+        return not _C.graph.has_integer_form(kind, inputs, patterns.shape_of(node) or (), **window)
 
     def _depends_on_input(self, node: fx.Node) -> bool:
         """Whether `node` reads what depends on the input; what does not is a constant and stays as it is."""

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
@@ -27,12 +25,8 @@ def add_or_multiply(rewriter: Rewriter, node: fx.Node, kind: str) -> None:
     activation, last = rewriter.activation_after(node)
     path, quantizer = rewriter.new_quantizer(home(node), f"{kind}_fake_quantize", node, activation)
     with rewriter.graph.inserting_before(node):
-        if kind == "add" or _scales_channels(*tensors):
-            left, right = (rewriter.grids[t] for t in tensors)
-            pair = QuantPair(kind, left, right, quantizer)
-            result = rewriter.graph.call_module(rewriter.add_module(home(node), f"{kind}_layer", pair), tuple(tensors))
-        else:
-            result = rewriter.graph.call_function(operator.mul, tuple(tensors))
+        pair = QuantPair(kind, *(rewriter.grids[t] for t in tensors), quantizer)
+        result = rewriter.graph.call_module(rewriter.add_module(home(node), f"{kind}_layer", pair), tuple(tensors))
         rounded = rewriter.graph.call_module(path, (result,))
     rewriter.put(rounded, quantizer, node, last)
 
@@ -98,16 +92,10 @@ def home(node: fx.Node) -> str:
     return layer.rpartition(".")[0] if node.op == "call_module" else layer
 
 
-def _scales_channels(left: fx.Node, right: fx.Node) -> bool:
-    """Whether integers have this product: of equal shapes, or of images and a factor for each of their channels."""
-    shapes = sorted((patterns.shape_of(left) or (), patterns.shape_of(right) or ()), key=math.prod)
-    factor, image = shapes
-    return factor == image or (len(image) == len(factor) == 4 and factor == (*image[:2], 1, 1))
-
-
 def name_of(rewriter: Rewriter, node: fx.Node) -> str:
-    """The own name of the module or function that `node` calls."""
+    """The own name of the module or function that `node` calls; functions have the one that ATen's operator has."""
     if node.op == "call_module":
         return str(node.target).rpartition(".")[2]
     target: Any = node.target
-    return str(target if isinstance(target, str) else target.__name__).strip("_")
+    name = str(target if isinstance(target, str) else target.__name__).strip("_")
+    return {"truediv": "div", "multiply": "mul", "itruediv": "div"}.get(name, name)

@@ -97,6 +97,7 @@ struct TORCHSLIM_API Node {
   NamedTensor running_mean;         // batch_norm2d (C)
   NamedTensor running_var;          // batch_norm2d (C)
   double eps = 1e-5;                // batch_norm2d
+  double momentum = 0.1;            // batch_norm2d: of the running statistics, in training
   std::optional<Grid> weight_grid;  // conv2d, linear: the grid that the weight is fake-quantised to
   std::optional<Grid> grid;         // fake_quantize
   int64_t dim = 0;                  // concat

@@ -16,6 +16,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 // Layers to write a network with that trains in float first and in int8 after `prepare`, under the same names:
 //
@@ -101,6 +102,7 @@ class TORCHSLIM_API QuantLayer {
 
  private:
   friend class Preparation;
+  friend class PreparedGraphImpl;
   friend class LayerWalk;
   std::function<void(const at::Tensor&)> input_tap_;
   std::function<void(const at::Tensor&)> output_tap_;  // sees what `finish` is given
@@ -124,14 +126,17 @@ class TORCHSLIM_API QuantWeightLayer : public QuantLayer {
  protected:
   explicit QuantWeightLayer(Activation activation) : QuantLayer(activation) {}
 
-  /// Returns the module that holds the weight.
+  /// Returns the module that holds the weight's quantiser.
   virtual torch::nn::Module& weight_owner() = 0;
+  /// Returns the weight, float32 (O, ...).
+  virtual at::Tensor own_weight() { return weight_owner().named_parameters(/*recurse=*/false)["weight"]; }
   WeightQuantizerImpl* weight_quantizer() const {
     return weight_fake_quantize_.is_empty() ? nullptr : weight_fake_quantize_.ptr().get();
   }
 
  private:
   friend class Preparation;
+  friend class PreparedGraphImpl;
   friend class LayerWalk;
   void set_weight_quantizer(const WeightQuantizer& quantizer);
   WeightQuantizer weight_fake_quantize_{nullptr};
@@ -227,6 +232,35 @@ class TORCHSLIM_API AddImpl : public torch::nn::Cloneable<AddImpl>, public Quant
 };
 TORCH_MODULE(Add);
 
+/// The product of two tensors, of one shape or of images (N, C, H, W) and a factor (N, C, 1, 1), with an activation if given;
+/// `mul_fake_quantize` is a child of the module that holds this layer once prepared.
+class TORCHSLIM_API MulImpl : public torch::nn::Cloneable<MulImpl>, public QuantLayer {
+ public:
+  explicit MulImpl(Activation activation = Activation::kNone) : QuantLayer(activation) {}
+  QuantTensor forward(const QuantTensor& a, const QuantTensor& b);
+  void reset() override {}
+  void pretty_print(std::ostream& stream) const override;
+
+ private:
+  void add_quantizer(torch::nn::Module& owner, const std::shared_ptr<torch::nn::Module>& quantizer) override;
+};
+TORCH_MODULE(Mul);
+
+/// Tensors one behind the other along `dim`, brought to one grid, with an activation if given; `concat_fake_quantize` is a
+/// child of the module that holds this layer once prepared.
+class TORCHSLIM_API ConcatImpl : public torch::nn::Cloneable<ConcatImpl>, public QuantLayer {
+ public:
+  explicit ConcatImpl(int64_t dim = 1, Activation activation = Activation::kNone) : QuantLayer(activation), dim_(dim) {}
+  QuantTensor forward(const std::vector<QuantTensor>& tensors);
+  void reset() override {}
+  void pretty_print(std::ostream& stream) const override;
+
+ private:
+  void add_quantizer(torch::nn::Module& owner, const std::shared_ptr<torch::nn::Module>& quantizer) override;
+  int64_t dim_;
+};
+TORCH_MODULE(Concat);
+
 /// The mean over height and width, (N, C, H, W) to (N, C, 1, 1); rounded to the grid of its input, as integers do (`round_average`).
 class TORCHSLIM_API GlobalAvgPool2dImpl : public torch::nn::Cloneable<GlobalAvgPool2dImpl> {
  public:
@@ -304,8 +338,17 @@ struct TORCHSLIM_API PrepareOptions {
   }
   const std::map<std::string, LayerOptions>& layers() const { return layers_; }
 
+  /// Sets what all operations of a kind have otherwise: a name of `graph::operation_rules`, such as "conv", "add" or "input".
+  /// What `layer` sets comes before it.
+  PrepareOptions& kind(const std::string& kind, const LayerOptions& options) {
+    kinds_[kind] = options;
+    return *this;
+  }
+  const std::map<std::string, LayerOptions>& kinds() const { return kinds_; }
+
  private:
   std::map<std::string, LayerOptions> layers_;
+  std::map<std::string, LayerOptions> kinds_;
 };
 
 /// Switches every layer of this header inside `module` from float to int8, in place; keys of parameters stay, the
