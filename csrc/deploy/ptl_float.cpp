@@ -51,6 +51,8 @@ class FloatWriter {
 
   static std::vector<int64_t> list(const std::array<int64_t, 2>& pair) { return {pair[0], pair[1]}; }
 
+  static std::vector<int64_t> width(const std::array<int64_t, 2>& pair) { return {pair[1]}; }
+
   Value* write(const Node& node) {
     const graph::Window& w = node.window;
     const auto input = [&](size_t i) { return values_[node.inputs[i]]; };
@@ -61,6 +63,21 @@ class FloatWriter {
         Value* weight = stored(node.weight.value);
         return builder_.call("aten::conv2d", input(0), weight, bias(node), list(w.stride), list(w.padding),
                              list(w.dilation), w.groups);
+      }
+      case OpKind::kConv1d: {
+        Value* weight = stored(node.weight.value);
+        return builder_.call("aten::conv1d", input(0), weight, bias(node), width(w.stride), width(w.padding),
+                             width(w.dilation), w.groups);
+      }
+      case OpKind::kConvTranspose1d: {
+        Value* weight = stored(node.weight.value);
+        return builder_.call("aten::conv_transpose1d", input(0), weight, bias(node), width(w.stride), width(w.padding),
+                             width(w.output_padding), w.groups, width(w.dilation));
+      }
+      case OpKind::kConvTranspose2d: {
+        Value* weight = stored(node.weight.value);
+        return builder_.call("aten::conv_transpose2d", input(0), weight, bias(node), list(w.stride), list(w.padding),
+                             list(w.output_padding), w.groups, list(w.dilation));
       }
       case OpKind::kLinear: {
         Value* weight = stored(node.weight.value);

@@ -154,6 +154,9 @@ class Int8Writer {
       case IntegerOp::kMove:
       case IntegerOp::kFloat:
       case IntegerOp::kQuantize:
+      case IntegerOp::kConv1d:
+      case IntegerOp::kConvTranspose1d:
+      case IntegerOp::kConvTranspose2d:
         break;
     }
     TORCH_CHECK_VALUE(false, "torchslim::save_ptl: layer '", node.layer, "': the operation ", to_string(node.op),

@@ -17,6 +17,7 @@
 #include <torchslim/graph/fold.h>
 #include <torchslim/graph/graph.h>
 #include <torchslim/graph/interpret.h>
+#include <torchslim/graph/transposed_weight.h>
 #include <torchslim/models/blocks.h>
 #include <torchslim/models/mobilenet_v1.h>
 #include <torchslim/models/mobilenet_v2.h>
