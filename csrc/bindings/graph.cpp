@@ -37,7 +37,8 @@ void bind_parts(py::module_& m) {
       .def_readonly("dilation", &Window::dilation)
       .def_readonly("groups", &Window::groups)
       .def_readonly("ceil_mode", &Window::ceil_mode)
-      .def_readonly("count_include_pad", &Window::count_include_pad);
+      .def_readonly("count_include_pad", &Window::count_include_pad)
+      .def_readonly("output_padding", &Window::output_padding);
   py::class_<NamedTensor>(m, "NamedTensor")
       .def_readonly("name", &NamedTensor::name)
       .def_property_readonly("value", [](const NamedTensor& self) { return tensor_or_none(self.value); });

@@ -44,6 +44,8 @@ int64_t storage_size(const std::vector<const Node*>& nodes) {
 
 std::vector<int64_t> list(const std::array<int64_t, 2>& pair) { return {pair[0], pair[1]}; }
 
+std::vector<int64_t> width(const std::array<int64_t, 2>& pair) { return {pair[1]}; }
+
 }  // namespace
 
 FloatOperations::FloatOperations(TorchScriptBuilder& builder, const std::vector<const Node*>& nodes)
@@ -56,6 +58,21 @@ FloatOperations::Value* FloatOperations::write(const Node& node, const std::vect
       Value* weight = stored(node.weight.value);
       return builder_.call("aten::conv2d", inputs[0], weight, bias(node), list(w.stride), list(w.padding),
                            list(w.dilation), w.groups);
+    }
+    case OpKind::kConv1d: {
+      Value* weight = stored(node.weight.value);
+      return builder_.call("aten::conv1d", inputs[0], weight, bias(node), width(w.stride), width(w.padding),
+                           width(w.dilation), w.groups);
+    }
+    case OpKind::kConvTranspose1d: {
+      Value* weight = stored(node.weight.value);
+      return builder_.call("aten::conv_transpose1d", inputs[0], weight, bias(node), width(w.stride), width(w.padding),
+                           width(w.output_padding), w.groups, width(w.dilation));
+    }
+    case OpKind::kConvTranspose2d: {
+      Value* weight = stored(node.weight.value);
+      return builder_.call("aten::conv_transpose2d", inputs[0], weight, bias(node), list(w.stride), list(w.padding),
+                           list(w.output_padding), w.groups, list(w.dilation));
     }
     case OpKind::kLinear: {
       Value* weight = stored(node.weight.value);

@@ -45,6 +45,8 @@ void add_float_node(uint32_t& crc, const graph::Node& node) {
 
 }  // namespace
 
+bool is_transposed(IntegerOp op) { return op == IntegerOp::kConvTranspose1d || op == IntegerOp::kConvTranspose2d; }
+
 const char* to_string(IntegerOp op) {
   switch (op) {
     case IntegerOp::kInput:
@@ -75,6 +77,12 @@ const char* to_string(IntegerOp op) {
       return "float";
     case IntegerOp::kQuantize:
       return "quantize";
+    case IntegerOp::kConv1d:
+      return "conv1d";
+    case IntegerOp::kConvTranspose1d:
+      return "conv_transpose1d";
+    case IntegerOp::kConvTranspose2d:
+      return "conv_transpose2d";
   }
   return "unknown";
 }
@@ -110,6 +118,9 @@ std::string checksum(const IntegerGraph& graph) {
       add_number(crc, pair);
     }
     add_number(crc, window.groups);
+    if (is_transposed(node.op)) {
+      add_number(crc, window.output_padding);
+    }
     for (const at::Tensor& tensor : {node.codes, node.weight_scale, node.bias_codes, node.table}) {
       add_tensor(crc, tensor);
     }

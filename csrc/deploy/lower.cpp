@@ -7,6 +7,7 @@
 #include <torchslim/deploy/lower.h>
 #include <torchslim/graph/interpret.h>
 #include <torchslim/graph/operation_rules.h>
+#include <torchslim/graph/transposed_weight.h>
 #include <torchslim/quant/fold.h>
 
 #include <algorithm>
@@ -101,7 +102,10 @@ class Lowering {
       return lower_float(index);
     }
     switch (node.kind) {
+      case OpKind::kConv1d:
       case OpKind::kConv2d:
+      case OpKind::kConvTranspose1d:
+      case OpKind::kConvTranspose2d:
       case OpKind::kLinear:
         return node.weight_grid ? lower_weighted(index) : lower_float(index);
       case OpKind::kAdd:
@@ -139,7 +143,7 @@ class Lowering {
   // Whether `read_tail` will find a grid behind node `index`.
   bool has_tail(int64_t index) const {
     bool activation = false, batch_norm = false;
-    const bool conv = graph_.nodes[index].kind == OpKind::kConv2d;
+    const bool layer = graph::takes_batch_norm(graph_.nodes[index]);
     for (int64_t current = index;;) {
       const std::vector<int64_t> users = graph_.users(current);
       if (users.size() != 1) {
@@ -152,7 +156,7 @@ class Lowering {
       }
       if ((user.kind == OpKind::kRelu || user.kind == OpKind::kRelu6) && !activation) {
         activation = true;
-      } else if (user.kind == OpKind::kBatchNorm2d && conv && !batch_norm && !activation) {
+      } else if (user.kind == OpKind::kBatchNorm2d && layer && !batch_norm && !activation) {
         batch_norm = true;
       } else {
         return false;
@@ -312,10 +316,9 @@ class Lowering {
   void lower_weighted(int64_t index) {
     const Node& node = graph_.nodes[index];
     const IntegerNode input = quantized_input(node, 0);
-    const bool conv = node.kind == OpKind::kConv2d;
     const Tail tail = read_tail(index);
     check_weight(node);
-    IntegerNode lowered = start(index, conv ? IntegerOp::kConv2d : IntegerOp::kLinear, tail);
+    IntegerNode lowered = start(index, integer_op(node.kind), tail);
     const quant::FoldedWeight folded = fold(node, tail, input.scale);
     lowered.codes = folded.codes.contiguous();
     lowered.weight_scale = folded.scale.contiguous();
@@ -325,6 +328,21 @@ class Lowering {
     lowered.bias_codes = (lowered.bias * steps).round().to(at::kInt);
     check_sums(node, lowered, input);
     append(index, std::move(lowered), &tail);
+  }
+
+  static IntegerOp integer_op(OpKind kind) {
+    switch (kind) {
+      case OpKind::kConv1d:
+        return IntegerOp::kConv1d;
+      case OpKind::kConv2d:
+        return IntegerOp::kConv2d;
+      case OpKind::kConvTranspose1d:
+        return IntegerOp::kConvTranspose1d;
+      case OpKind::kConvTranspose2d:
+        return IntegerOp::kConvTranspose2d;
+      default:
+        return IntegerOp::kLinear;
+    }
   }
 
   static quant::FoldedWeight fold(const Node& node, const Tail& tail, float input_scale) {
@@ -348,8 +366,9 @@ class Lowering {
     const graph::Grid& grid = *node.weight_grid;
     require(grid.quant_min == -grid.quant_max && grid.quant_max >= 1 && grid.quant_max <= 127, node,
             "weights must lie on a grid [-q, q] within [-127, 127], got [", grid.quant_min, ", ", grid.quant_max, "]");
-    require(grid.axis.value_or(0) == 0 && grid.scale.defined() && grid.scale.numel() == node.weight.value.size(0), node,
-            "weights must have one scale per output channel");
+    require(grid.axis.value_or(0) == 0 && grid.scale.defined() &&
+                grid.scale.numel() == graph::weight_by_outputs(node).size(0),
+            node, "weights must have one scale per output channel");
     require(!grid.zero_point.defined() || grid.zero_point.count_nonzero().item<int64_t>() == 0, node,
             "weights must have zero point 0");
     const at::Tensor scale = grid.scale.detach();
@@ -361,15 +380,15 @@ class Lowering {
   static quant::QuantizedWeight quantized_weight(const Node& node) {
     const graph::Grid& grid = *node.weight_grid;
     const at::Tensor scale = grid.scale.detach().to(at::kFloat).reshape(-1);
+    const at::Tensor weight = graph::weight_by_outputs(node).detach().to(at::kFloat);
     if (grid.quant_max == 127) {
-      quant::QuantizedWeight usual = quant::quantize_weight(node.weight.value);
+      quant::QuantizedWeight usual = quant::quantize_weight(weight);
       if (scale.equal(usual.scale)) {
         return usual;
       }
     }
-    std::vector<int64_t> per_channel(node.weight.value.dim(), 1);
+    std::vector<int64_t> per_channel(weight.dim(), 1);
     per_channel[0] = scale.numel();
-    const at::Tensor weight = node.weight.value.detach().to(at::kFloat);
     TORCH_CHECK_VALUE(weight.isfinite().all().item<bool>(), "the weight holds NaN or infinity");
     const at::Tensor steps = (weight * scale.reciprocal().view(per_channel)).round_();
     return {steps.clamp_(grid.quant_min, grid.quant_max).to(at::kChar), scale};
@@ -462,7 +481,7 @@ class Lowering {
       }
       if (activation && !tail.activation) {
         tail.activation = user.kind;
-      } else if (user.kind == OpKind::kBatchNorm2d && node.kind == OpKind::kConv2d && !tail.batch_norm &&
+      } else if (user.kind == OpKind::kBatchNorm2d && graph::takes_batch_norm(node) && !tail.batch_norm &&
                  !tail.activation) {
         tail.batch_norm = &user;
       } else {

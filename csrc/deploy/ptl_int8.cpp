@@ -198,8 +198,27 @@ class Int8Writer {
       }
       case IntegerOp::kQuantize:
         return codes(node, builder_.call("aten::round", scaled(input(0), 1.0F / node.scale)));
+      case IntegerOp::kConv1d:
+        return write_conv1d(node);
+      case IntegerOp::kConvTranspose1d:
+      case IntegerOp::kConvTranspose2d:
+        break;  // QNNPACK has one scale for the whole weight there
     }
-    TORCH_INTERNAL_ASSERT(false);
+    TORCH_CHECK_VALUE(false, "torchslim::save_ptl: layer '", node.layer, "': the operation ", to_string(node.op),
+                      " cannot be written to a .ptl file yet; the integer reference runs it (quant.convert)");
+  }
+
+  // As a convolution of images of height 1.
+  Value* write_conv1d(const IntegerNode& node) {
+    constexpr int64_t kHeight = 2;
+    IntegerNode image = node;
+    image.op = IntegerOp::kConv2d;
+    image.codes = node.codes.unsqueeze(kHeight);
+    Value* packed = builder_.attribute(weights_.pack(image));
+    const char* name = has_relu(node) ? "quantized::conv2d_relu" : "quantized::conv2d";
+    Value* x = builder_.call("aten::unsqueeze", values_[node.inputs[0]], kHeight);
+    Value* y = builder_.call(name, x, packed, static_cast<double>(node.scale), int64_t{node.zero_point + kUint8Shift});
+    return bounded(node, builder_.call("aten::squeeze", y, kHeight));
   }
 
   const IntegerNode& input_node(const IntegerNode& node, size_t i) const { return graph_.nodes[node.inputs[i]]; }

@@ -41,8 +41,9 @@ WindowShape window_shape(const IntegerNode& node, const IntegerNode& input) {
   if (node.op == IntegerOp::kLinear) {  // a convolution of an image of one pixel, for each row
     return {input.shape.back(), 1, 1, node.shape.back(), 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1};
   }
-  s.in_channels = input.shape[1], s.in_height = input.shape[2], s.in_width = input.shape[3];
-  s.out_channels = node.shape[1], s.out_height = node.shape[2], s.out_width = node.shape[3];
+  const auto height = [](const std::vector<int64_t>& shape) { return shape.size() == 3 ? 1 : shape[2]; };
+  s.in_channels = input.shape[1], s.in_height = height(input.shape), s.in_width = input.shape.back();
+  s.out_channels = node.shape[1], s.out_height = height(node.shape), s.out_width = node.shape.back();
   s.kernel_height = global ? s.in_height : w.kernel[0];
   s.kernel_width = global ? s.in_width : w.kernel[1];
   s.stride_height = w.stride[0], s.stride_width = w.stride[1];
@@ -110,7 +111,7 @@ class Runner {
       const auto size = c10::multiply_integers(shape);
       PreparedNode prepared{&node, std::move(shape), size, arena_size_, {}, {}, {}, {}};
       arena_size_ += prepared.size;
-      if (node.op == IntegerOp::kConv2d || node.op == IntegerOp::kLinear) {
+      if (node.codes.defined()) {
         prepared.multipliers = requantization(node, graph.nodes[node.inputs[0]]);
         const at::Tensor codes = node.codes.contiguous();
         const auto* code = codes.const_data_ptr<int8_t>();
@@ -146,6 +147,12 @@ class Runner {
   void prepare_window(PreparedNode& prepared, const IntegerGraph& graph) {
     const IntegerNode& node = *prepared.node;
     switch (node.op) {
+      case IntegerOp::kConvTranspose1d:
+      case IntegerOp::kConvTranspose2d:
+        prepared.window = window_shape(node, graph.nodes[node.inputs[0]]);
+        sums_size_ = std::max(sums_size_, prepared.window.out_pixels());
+        break;
+      case IntegerOp::kConv1d:
       case IntegerOp::kConv2d:
       case IntegerOp::kLinear:
         prepared.window = window_shape(node, graph.nodes[node.inputs[0]]);
@@ -207,9 +214,16 @@ class Runner {
       case IntegerOp::kInput:
         TORCHSLIM_CALL_KERNEL(reference_quantize, pixels, y, p.size, node.scale, rule_ == InputRule::kTorch213, range);
         return;
+      case IntegerOp::kConvTranspose1d:
+      case IntegerOp::kConvTranspose2d:
+        TORCHSLIM_CALL_KERNEL(reference_conv_transpose2d, codes(0), input(0).node->zero_point, p.weight.data(),
+                              node.bias_codes.const_data_ptr<int32_t>(), p.multipliers.data(), range, p.window,
+                              scratch.sums.data(), y);
+        return;
+      case IntegerOp::kConv1d:
       case IntegerOp::kConv2d:
       case IntegerOp::kLinear: {
-        const int64_t rows = node.op == IntegerOp::kConv2d ? 1 : p.size / p.window.out_channels;
+        const int64_t rows = node.op == IntegerOp::kLinear ? p.size / p.window.out_channels : 1;
         for (int64_t row = 0; row < rows; ++row) {
           TORCHSLIM_CALL_KERNEL(reference_conv2d, codes(0) + row * p.window.in_channels, input(0).node->zero_point,
                                 p.weight.data(), node.bias_codes.const_data_ptr<int32_t>(), p.multipliers.data(), range,

@@ -144,6 +144,48 @@ void reference_conv2d(const int8_t* x, int32_t x_zero_point, const int16_t* weig
   }
 }
 
+namespace {
+
+// Adds one weight's share of a plane to the sums of one output channel: each input spreads to where its window ends up.
+void spread(const int8_t* x, int32_t x_zero_point, int32_t weight, int64_t ky, int64_t kx, const deploy::WindowShape& s,
+            int32_t* sums) {
+  for (int64_t row = 0; row < s.in_height; ++row) {
+    const int64_t out_row = row * s.stride_height - s.padding_height + ky * s.dilation_height;
+    if (out_row < 0 || out_row >= s.out_height) {
+      continue;
+    }
+    for (int64_t column = 0; column < s.in_width; ++column) {
+      const int64_t out_column = column * s.stride_width - s.padding_width + kx * s.dilation_width;
+      if (out_column >= 0 && out_column < s.out_width) {
+        sums[out_row * s.out_width + out_column] += weight * (x[row * s.in_width + column] - x_zero_point);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void reference_conv_transpose2d(const int8_t* x, int32_t x_zero_point, const int16_t* weight, const int32_t* bias,
+                                const float* multiplier, deploy::CodeRange range, const deploy::WindowShape& s,
+                                int32_t* scratch, int8_t* y) {
+  const int64_t group_inputs = s.in_channels / s.groups;
+  const int64_t group_outputs = s.out_channels / s.groups;
+  for (int64_t o = 0; o < s.out_channels; ++o) {
+    std::fill_n(scratch, s.out_pixels(), bias[o]);
+    const int8_t* plane = x + o / group_outputs * group_inputs * s.in_height * s.in_width;
+    for (int64_t c = 0; c < group_inputs; ++c, plane += s.in_height * s.in_width) {
+      for (int64_t ky = 0; ky < s.kernel_height; ++ky) {
+        for (int64_t kx = 0; kx < s.kernel_width; ++kx) {
+          spread(plane, x_zero_point, *weight++, ky, kx, s, scratch);
+        }
+      }
+    }
+    for (int64_t pixel = 0; pixel < s.out_pixels(); ++pixel) {
+      *y++ = requantize(scratch[pixel], multiplier[o], range);
+    }
+  }
+}
+
 void reference_add(const int8_t* left, const int8_t* right, int8_t* y, int64_t n, deploy::FixedPointAdd form,
                    deploy::CodeRange range) {
   const auto mask = static_cast<int32_t>((uint32_t{1} << form.shift) - 1);

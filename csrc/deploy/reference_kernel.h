@@ -52,6 +52,10 @@ TORCHSLIM_DECLARE_KERNEL(
     void reference_conv2d(const int8_t* x, int32_t x_zero_point, const int16_t* weight, const int32_t* bias,
                           const float* multiplier, deploy::CodeRange range, const deploy::WindowShape& shape,
                           int16_t* patches, int32_t* scratch, int8_t* y);
+    // The same for a transposed convolution; weight with output channels first. scratch: out_pixels().
+    void reference_conv_transpose2d(const int8_t* x, int32_t x_zero_point, const int16_t* weight, const int32_t* bias,
+                                    const float* multiplier, deploy::CodeRange range, const deploy::WindowShape& shape,
+                                    int32_t* scratch, int8_t* y);
     void reference_add(const int8_t* left, const int8_t* right, int8_t* y, int64_t n, deploy::FixedPointAdd form,
                        deploy::CodeRange range);
     void reference_clamp(const int8_t* x, int8_t* y, int64_t n, deploy::CodeRange range);

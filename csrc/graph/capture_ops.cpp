@@ -22,55 +22,6 @@ int64_t product(const std::vector<int64_t>& shape, size_t from) {
   return result;
 }
 
-// --- convolution -----------------------------------------------------------------------------------------------
-
-// padding="same" as numbers; torch pads one more at the end if the total is odd, which no window here can.
-std::array<int64_t, 2> named_padding(const Call& call, const Window& window) {
-  const std::string& name = call.constant("padding")->value.toStringRef();
-  std::array<int64_t, 2> padding{0, 0};
-  if (name == "valid") {
-    return padding;
-  }
-  for (size_t i = 0; i < 2; ++i) {
-    const int64_t total = window.dilation[i] * (window.kernel[i] - 1);
-    if (total % 2 != 0) {
-      call.refuse("padding `same` of an even kernel pads unevenly", "use an odd kernel or padding given as numbers");
-    }
-    padding[i] = total / 2;
-  }
-  return padding;
-}
-
-void translate_convolution(Call& call) {
-  const Activation input = call.activation("input");
-  const bool transposed = call.has("transposed") && call.boolean("transposed");
-  if (transposed || input.shape.size() != 4 || call.constant("weight") == nullptr) {
-    return translate_aten(call);
-  }
-  call.require_dims(input, 4);
-  const NamedTensor weight = call.parameter("weight");
-  const NamedTensor bias = call.optional_parameter("bias");
-  Window window;
-  window.kernel = {weight.value.size(2), weight.value.size(3)};
-  window.stride = call.pair("stride");
-  window.dilation = call.pair("dilation");
-  window.groups = call.integer("groups");
-  const Constant* padding = call.constant("padding");
-  window.padding = padding != nullptr && padding->value.isString() ? named_padding(call, window) : call.pair("padding");
-  std::vector<int64_t> shape{input.shape[0], weight.value.size(0)};
-  for (size_t i = 0; i < 2; ++i) {
-    const int64_t reach = window.dilation[i] * (window.kernel[i] - 1) + 1;
-    shape.push_back((input.shape[2 + i] + 2 * window.padding[i] - reach) / window.stride[i] + 1);
-  }
-  const auto grid = call.constant("weight")->grid;
-  call.emit(OpKind::kConv2d, {&input}, std::move(shape));
-  Node& node = call.emitted();
-  node.window = window;
-  node.weight = weight;
-  node.bias = bias;
-  node.weight_grid = grid;
-}
-
 // --- linear ----------------------------------------------------------------------------------------------------
 
 Node& emit_linear(Call& call, const Activation& input, const Constant& weight, const NamedTensor& bias) {
@@ -177,10 +128,14 @@ void translate_batch_norm(Call& call) {
     call.refuse("batch norm uses the statistics of the batch",
                 "call eval() before tracing, and keep track_running_stats on");
   }
-  if (input.shape.size() != 4) {
+  // Behind a layer with a channel for each of its own, which takes it in; elsewhere over images alone.
+  const Node& before = *call.importer().producer(input);
+  const size_t dims = input.shape.size();
+  const bool behind_layer = (dims == 2 && before.kind == OpKind::kLinear) || (dims == 3 && is_convolution(before.kind));
+  if (dims != 4 && !behind_layer) {
     return translate_aten(call);
   }
-  call.require_dims(input, 4);
+  call.require_dims(input, dims);
   NamedTensor weight = call.optional_parameter("weight");
   NamedTensor bias = call.optional_parameter("bias");
   const NamedTensor mean = call.parameter("running_mean");

@@ -9,10 +9,13 @@
 namespace torchslim::graph {
 namespace {
 
-// Each element of the result per image costs one row of the weight.
-int64_t macs_of(const Node& node) {
-  const int64_t results = std::accumulate(node.shape.begin() + 1, node.shape.end(), int64_t{1}, std::multiplies<>());
-  return results * node.weight.value[0].numel();
+bool has_weight(const Node& node) { return is_convolution(node.kind) || node.kind == OpKind::kLinear; }
+
+// Each element of the result per image costs one row of the weight; where a convolution is transposed, each of the input.
+int64_t macs_of(const Graph& graph, const Node& node) {
+  const auto& shape = is_transposed(node.kind) ? graph.nodes[node.inputs[0]].shape : node.shape;
+  const int64_t elements = std::accumulate(shape.begin() + 1, shape.end(), int64_t{1}, std::multiplies<>());
+  return elements * node.weight.value[0].numel();
 }
 
 }  // namespace
@@ -21,11 +24,11 @@ std::vector<LayerCount> count_layers(const Graph& graph) {
   const at::NoGradGuard no_grad;
   std::vector<LayerCount> counts;
   for (const Node& node : graph.nodes) {
-    if (node.kind != OpKind::kConv2d && node.kind != OpKind::kLinear) {
+    if (!has_weight(node)) {
       continue;
     }
-    const at::Tensor weight = fake_quantized(node.weight.value, node.weight_grid);
-    counts.push_back({node.layer, node.weight.name, node.kind, macs_of(node), weight.numel(),
+    const at::Tensor weight = fake_quantized_weight(node);
+    counts.push_back({node.layer, node.weight.name, node.kind, macs_of(graph, node), weight.numel(),
                       weight.numel() - weight.count_nonzero().item<int64_t>()});
   }
   return counts;
@@ -34,8 +37,8 @@ std::vector<LayerCount> count_layers(const Graph& graph) {
 int64_t count_macs(const Graph& graph) {
   int64_t total = 0;
   for (const Node& node : graph.nodes) {
-    if (node.kind == OpKind::kConv2d || node.kind == OpKind::kLinear) {
-      total += macs_of(node);
+    if (has_weight(node)) {
+      total += macs_of(graph, node);
     }
   }
   return total;

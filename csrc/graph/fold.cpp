@@ -5,6 +5,7 @@
 #include <ATen/ops/sqrt.h>
 #include <ATen/ops/zeros_like.h>
 #include <torchslim/graph/fold.h>
+#include <torchslim/graph/transposed_weight.h>
 
 namespace torchslim::graph {
 namespace {
@@ -29,25 +30,38 @@ at::Tensor rounded(const at::Tensor& value, const Node& norm) {
   return result;
 }
 
-void fold_into(Node& convolution, const Node& norm) {
+// Factors of channels in the shape that broadcasts over a weight with output channels first.
+at::Tensor over_outputs(const at::Tensor& factor, int64_t dims) {
+  std::vector<int64_t> shape(dims, 1);
+  shape[0] = factor.numel();
+  return factor.reshape(shape);
+}
+
+void fold_into(Node& layer, const Node& norm) {
   const Affine affine = affine_of(norm);
-  const at::Tensor factor = affine.factor.reshape({-1, 1, 1, 1});
-  convolution.weight.value = rounded(exact(convolution.weight) * factor, norm);
-  const at::Tensor bias =
-      convolution.bias.defined() ? exact(convolution.bias) * affine.factor : at::zeros_like(affine.offset);
-  convolution.bias.value = rounded(bias + affine.offset, norm);
-  if (convolution.bias.name.empty()) {
-    convolution.bias.name = norm.bias.name;
+  const at::Tensor weight = weight_by_outputs(layer).to(at::kDouble);
+  const at::Tensor scaled = rounded(weight * over_outputs(affine.factor, weight.dim()), norm);
+  layer.weight.value = is_transposed(layer.kind) ? transposed_weight(scaled, layer.window.groups) : scaled;
+  const at::Tensor bias = layer.bias.defined() ? exact(layer.bias) * affine.factor : at::zeros_like(affine.offset);
+  layer.bias.value = rounded(bias + affine.offset, norm);
+  if (layer.bias.name.empty()) {
+    layer.bias.name = norm.bias.name;
   }
+}
+
+// Whether each output channel of `layer` is a channel of the batch norm behind it.
+bool takes_batch_norm(const Node& layer) {
+  return is_convolution(layer.kind) || (layer.kind == OpKind::kLinear && layer.shape.size() == 2);
 }
 
 Node depthwise(const Node& norm) {
   const Affine affine = affine_of(norm);
   Node node = norm;
-  node.kind = OpKind::kConv2d;
+  const auto dims = static_cast<int64_t>(norm.shape.size());
+  node.kind = dims == 3 ? OpKind::kConv1d : OpKind::kConv2d;
   node.window = {};
   node.window.groups = affine.factor.numel();
-  node.weight.value = rounded(affine.factor.reshape({-1, 1, 1, 1}), norm);
+  node.weight.value = rounded(over_outputs(affine.factor, dims), norm);
   node.bias.value = rounded(affine.offset, norm);
   node.running_mean = {};
   node.running_var = {};
@@ -71,12 +85,14 @@ Graph fold_batch_norms(const Graph& graph) {
     }
     if (node.kind == OpKind::kBatchNorm2d) {
       const int64_t before = node.inputs.at(0);
-      if (graph.nodes[before].kind == OpKind::kConv2d && graph.users(before).size() == 1) {
+      if (takes_batch_norm(graph.nodes[before]) && graph.users(before).size() == 1) {
         fold_into(folded.nodes[moved[before]], node);
         moved.push_back(moved[before]);
         continue;
       }
-      copy = depthwise(copy);
+      if (node.shape.size() > 2) {
+        copy = depthwise(copy);
+      }
     }
     moved.push_back(static_cast<int64_t>(folded.nodes.size()));
     folded.nodes.push_back(std::move(copy));

@@ -37,7 +37,7 @@ std::string quoted(const std::string& text) {
 }
 
 bool has_window(OpKind kind) {
-  return kind == OpKind::kConv2d || kind == OpKind::kMaxPool2d || kind == OpKind::kAvgPool2d;
+  return is_convolution(kind) || kind == OpKind::kMaxPool2d || kind == OpKind::kAvgPool2d;
 }
 
 void put_window(std::ostream& json, const Node& node) {
@@ -47,8 +47,11 @@ void put_window(std::ostream& json, const Node& node) {
   if (node.kind != OpKind::kAvgPool2d) {
     json << ", \"dilation\": [" << joined(window.dilation) << "]";
   }
-  if (node.kind == OpKind::kConv2d) {
+  if (is_convolution(node.kind)) {
     json << ", \"groups\": " << window.groups;
+    if (is_transposed(node.kind)) {
+      json << ", \"output_padding\": [" << joined(window.output_padding) << "]";
+    }
   } else {
     json << ", \"ceil_mode\": " << (window.ceil_mode ? "true" : "false");
   }
@@ -120,6 +123,10 @@ void put_node(std::ostream& json, const Node& node) {
 
 }  // namespace
 
+bool is_convolution(OpKind kind) { return kind == OpKind::kConv1d || kind == OpKind::kConv2d || is_transposed(kind); }
+
+bool is_transposed(OpKind kind) { return kind == OpKind::kConvTranspose1d || kind == OpKind::kConvTranspose2d; }
+
 const char* to_string(OpKind kind) {
   switch (kind) {
     case OpKind::kInput:
@@ -152,6 +159,12 @@ const char* to_string(OpKind kind) {
       return "concat";
     case OpKind::kAten:
       return "aten";
+    case OpKind::kConv1d:
+      return "conv1d";
+    case OpKind::kConvTranspose1d:
+      return "conv_transpose1d";
+    case OpKind::kConvTranspose2d:
+      return "conv_transpose2d";
   }
   TORCH_CHECK_VALUE(false, "torchslim::graph::to_string: no such kind: ", static_cast<int>(kind));
 }

@@ -159,12 +159,13 @@ Activation materialised(Call& call, const Activation& input);
 /// The shape of a result as the trace has it.
 std::vector<int64_t> traced_shape(const Call& call, size_t output);
 
-/// Translate what has no kind of its own (`aten_role`), products, and operations with lists of tensors.
+/// Translate what has no kind of its own (`aten_role`), products, operations with lists of tensors, and convolutions.
 void translate_aten(Call& call);
 void translate_mul(Call& call);
 void translate_cat(Call& call);
 void translate_stack(Call& call);
 void translate_split(Call& call);
+void translate_convolution(Call& call);
 
 /// Returns how to translate operation `op` ("aten::relu"), or null if it is outside the list.
 Translator find_translator(const std::string& op);

@@ -8,12 +8,16 @@
 #include <ATen/ops/batch_norm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/clamp.h>
+#include <ATen/ops/conv1d.h>
 #include <ATen/ops/conv2d.h>
+#include <ATen/ops/conv_transpose1d.h>
+#include <ATen/ops/conv_transpose2d.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/max_pool2d.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/relu.h>
 #include <torchslim/graph/interpret.h>
+#include <torchslim/graph/transposed_weight.h>
 
 #include "graph/fake_quantize.h"
 
@@ -29,6 +33,13 @@ at::Tensor fake_quantized(const at::Tensor& x, const std::optional<Grid>& grid) 
   static const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow("torchslim::fake_quantize", "tensor_qparams").typed<Op>();
   return op.call(x, grid->scale, grid->zero_point, grid->quant_min, grid->quant_max, grid->axis);
+}
+
+at::Tensor fake_quantized_weight(const Node& node) {
+  if (!node.weight_grid || !is_transposed(node.kind)) {
+    return fake_quantized(node.weight.value, node.weight_grid);
+  }
+  return transposed_weight(fake_quantized(weight_by_outputs(node), node.weight_grid), node.window.groups);
 }
 
 namespace {
@@ -60,10 +71,19 @@ at::Tensor run_node(const Node& node, const std::vector<at::Tensor>& inputs, int
     case OpKind::kInput:
       break;
     case OpKind::kConv2d:
-      return at::conv2d(x, fake_quantized(node.weight.value, node.weight_grid), node.bias.value, window.stride,
-                        window.padding, window.dilation, window.groups);
+      return at::conv2d(x, fake_quantized_weight(node), node.bias.value, window.stride, window.padding, window.dilation,
+                        window.groups);
+    case OpKind::kConv1d:
+      return at::conv1d(x, fake_quantized_weight(node), node.bias.value, window.stride[1], window.padding[1],
+                        window.dilation[1], window.groups);
+    case OpKind::kConvTranspose2d:
+      return at::conv_transpose2d(x, fake_quantized_weight(node), node.bias.value, window.stride, window.padding,
+                                  window.output_padding, window.groups, window.dilation);
+    case OpKind::kConvTranspose1d:
+      return at::conv_transpose1d(x, fake_quantized_weight(node), node.bias.value, window.stride[1], window.padding[1],
+                                  window.output_padding[1], window.groups, window.dilation[1]);
     case OpKind::kLinear:
-      return at::linear(x, fake_quantized(node.weight.value, node.weight_grid), node.bias.value);
+      return at::linear(x, fake_quantized_weight(node), node.bias.value);
     case OpKind::kBatchNorm2d:
       return at::batch_norm(x, node.weight.value, node.bias.value, node.running_mean.value, node.running_var.value,
                             /*training=*/false, /*momentum=*/0, node.eps,

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <c10/util/Exception.h>
-#include <c10/util/irange.h>
 #include <torchslim/graph/operation_rules.h>
 
 #include <algorithm>
@@ -18,8 +17,9 @@ bool scales_channels(const Shape& image, const Shape& factor) {
 // As integer runtimes do; they divide by the size of the window everywhere.
 bool counts_every_place(const Shape& in, const Shape& out, const Window& window) {
   bool every = window.count_include_pad || window.padding == std::array<int64_t, 2>{0, 0};
-  for (const auto d : c10::irange(2)) {
-    every = every && out[2 + d] == (in[2 + d] + 2 * window.padding[d] - window.kernel[d]) / window.stride[d] + 1;
+  for (size_t d = 4 - in.size(); d < 2; ++d) {  // a length has the window of a width
+    const size_t axis = in.size() - 2 + d;
+    every = every && out[axis] == (in[axis] + 2 * window.padding[d] - window.kernel[d]) / window.stride[d] + 1;
   }
   return every;
 }
@@ -42,7 +42,10 @@ std::string kind_of(const Node& node) {
   switch (node.kind) {
     case OpKind::kInput:
       return "input";
+    case OpKind::kConv1d:
     case OpKind::kConv2d:
+    case OpKind::kConvTranspose1d:
+    case OpKind::kConvTranspose2d:
       return "conv";
     case OpKind::kLinear:
       return "linear";
@@ -116,6 +119,7 @@ bool has_integer_form(const std::string& kind, const std::vector<std::vector<int
     return false;
   }
   const bool is_image = !inputs.empty() && inputs[0].size() == 4;
+  const bool has_places = is_image || (!inputs.empty() && inputs[0].size() == 3);
   if (kind == "add" && inputs.size() == 2) {
     return inputs[0] == inputs[1];
   }
@@ -126,12 +130,18 @@ bool has_integer_form(const std::string& kind, const std::vector<std::vector<int
     return is_image;
   }
   if (kind == "avg_pool") {
-    return is_image && counts_every_place(inputs[0], output, window);
+    return has_places && counts_every_place(inputs[0], output, window);
   }
   if (kind == "adaptive_avg_pool") {
-    return is_image && output.size() == 4 && output[2] == 1 && output[3] == 1;
+    return has_places && output.size() == inputs[0].size() &&
+           std::all_of(output.begin() + 2, output.end(), [](int64_t size) { return size == 1; });
   }
   return true;
+}
+
+bool takes_batch_norm(const Node& node) {
+  const std::string kind = kind_of(node);
+  return operation_rule(kind).takes_batch_norm && (kind != "linear" || node.shape.size() == 2);
 }
 
 std::string operation_kind(const Graph& graph, int64_t index) {

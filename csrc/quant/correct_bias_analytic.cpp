@@ -25,7 +25,7 @@ at::Tensor normal_density(const at::Tensor& x) {
   return (x.square() * -0.5).exp_() * (1 / std::sqrt(2 * std::numbers::pi));
 }
 
-bool is_layer(const Node& node) { return node.kind == OpKind::kConv2d || node.kind == OpKind::kLinear; }
+bool is_layer(const Node& node) { return graph::is_convolution(node.kind) || node.kind == OpKind::kLinear; }
 
 // What is known of the channels of a node's result, (C); the mean is undefined where nothing is, the variance where only
 // the mean is known.
@@ -127,7 +127,8 @@ std::vector<std::string> correct_bias_analytic(const graph::Graph& graph) {
     }
     const auto& input_mean = moments[node.inputs.front()].mean;
     Correction correction;
-    if (input_mean.defined() && node.weight_grid) {
+    // Where a convolution is transposed, pixels are sums of different numbers of inputs: no one shift fits them.
+    if (input_mean.defined() && node.weight_grid && !graph::is_transposed(node.kind)) {
       correction = correction_for(graph, static_cast<int64_t>(i), mean_shift(node, input_mean));
     }
     correction.target.defined() ? corrections.push_back(correction) : left.push_back(node.layer);

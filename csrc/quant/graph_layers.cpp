@@ -3,9 +3,9 @@
 
 #include <ATen/ops/batch_norm.h>
 #include <ATen/ops/conv2d.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <torchslim/graph/interpret.h>
 
 #include "quant/weighted_form.h"
 
@@ -67,18 +67,20 @@ std::optional<BatchNormTensors> GraphLayerImpl::batch_norm() const {
 }
 
 at::Tensor GraphLayerImpl::product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) const {
-  const graph::Window& window = node_.window;
-  if (node_.kind == graph::OpKind::kLinear) {
-    return at::linear(x, weight, bias);
+  if (is_batch_norm()) {
+    const std::array<int64_t, 2> one{1, 1}, none{0, 0};
+    return at::conv2d(x, weight, bias, one, none, one, weight.size(0));
   }
-  const bool is_layer = node_.kind == graph::OpKind::kConv2d;
-  return at::conv2d(x, weight, bias, window.stride, window.padding, window.dilation,
-                    is_layer ? window.groups : weight.size(0));
+  graph::Node node = node_;
+  node.weight.value = is_transposed() ? graph::transposed_weight(weight, node.window.groups) : weight;
+  node.bias.value = bias;
+  return graph::run_node(node, {x}, x.size(0));
 }
 
 QuantTensor GraphLayerImpl::forward(const QuantTensor& x) {
   const std::optional<BatchNormTensors> norm = batch_norm();
-  const detail::WeightedTensors tensors{node_.weight.value, node_.bias.value, norm, layer_name_, weight_quantizer()};
+  const at::Tensor own = weight();
+  const detail::WeightedTensors tensors{own, node_.bias.value, norm, layer_name_, weight_quantizer()};
   const detail::WeightedParts parts{
       [this](const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
         return product(input, weight, bias);

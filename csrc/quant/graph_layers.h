@@ -4,6 +4,7 @@
 #include <torch/nn/module.h>
 #include <torch/nn/options/batchnorm.h>
 #include <torchslim/graph/graph.h>
+#include <torchslim/graph/transposed_weight.h>
 #include <torchslim/quant/layers.h>
 
 #include <memory>
@@ -38,7 +39,9 @@ class GraphLayerImpl : public torch::nn::Module, public QuantWeightLayer {
   bool is_batch_norm() const { return node_.kind == graph::OpKind::kBatchNorm2d; }
   const graph::Window& window() const { return node_.window; }
 
-  const at::Tensor& weight() const { return node_.weight.value; }
+  bool is_transposed() const { return graph::is_transposed(node_.kind); }
+  /// Returns the weight with output channels first; gradients pass to the parameter.
+  at::Tensor weight() const { return graph::weight_by_outputs(node_); }
   const at::Tensor& bias() const { return node_.bias.value; }
   std::optional<BatchNormTensors> batch_norm() const;
 
@@ -46,7 +49,7 @@ class GraphLayerImpl : public torch::nn::Module, public QuantWeightLayer {
   friend class PreparedGraphImpl;
   void add_quantizer(torch::nn::Module& owner, const std::shared_ptr<torch::nn::Module>& quantizer) override;
   torch::nn::Module& weight_owner() override { return *this; }
-  at::Tensor own_weight() override { return node_.weight.value; }
+  at::Tensor own_weight() override { return weight(); }
 
   graph::Node node_;
   std::shared_ptr<GraphBatchNormImpl> batch_norm_;  // null: none; a child of another module

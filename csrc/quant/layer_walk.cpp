@@ -44,14 +44,16 @@ WalkedLayer walked(torch::nn::Module& module) {
     result.bias = linear->bias;
   } else if (auto* layer = module.as<GraphLayerImpl>(); layer != nullptr && !layer->is_batch_norm()) {
     const graph::Window& window = layer->window();
-    const auto numbers = [](const std::array<int64_t, 2>& pair) {
-      return std::vector<int64_t>(pair.begin(), pair.end());
+    const bool is_image = layer->weight().dim() == 4;
+    const auto numbers = [&](const std::array<int64_t, 2>& pair) {
+      return std::vector<int64_t>(pair.begin() + (is_image ? 0 : 1), pair.end());
     };
     result.layer = layer;
     result.weight = layer->weight();
     result.bias = layer->bias();
     result.batch_norm = layer->batch_norm();
-    if (result.weight.dim() == 4) {
+    result.transposed = layer->is_transposed();
+    if (result.weight.dim() > 2) {
       result.geometry = LayerGeometry()
                             .stride(numbers(window.stride))
                             .padding(numbers(window.padding))
@@ -177,6 +179,10 @@ LayerWalk::~LayerWalk() {
 void LayerWalk::check_bits(int64_t bits) const {
   const int64_t code = WeightGridOptions().bits(bits).largest_code();
   for (const WalkedLayer& layer : layers_) {
+    TORCH_CHECK_VALUE(
+        !layer.transposed, who_, ": layer `", layer.name,
+        "` is a transposed convolution, whose inputs are not gathered yet; leave it in float by the options "
+        "of quant::prepare");
     TORCH_CHECK_VALUE(layer.layer->has_codes(), who_, ": the weight of layer `", layer.name,
                       "` has no grid of integers; give it another weight quantiser in quant::prepare");
     const WeightQuantizer& grid = layer.layer->weight_fake_quantize_;

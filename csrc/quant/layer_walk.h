@@ -24,6 +24,7 @@ struct WalkedLayer {
   at::Tensor weight, bias;  // the module's own; bias may be undefined
   std::optional<BatchNormTensors> batch_norm;
   LayerGeometry geometry;
+  bool transposed = false;  // whether it is a transposed convolution
 
   /// Returns gamma / sqrt(var + eps) of the batch norm, float32 (O), or ones.
   at::Tensor factor() const;

@@ -144,7 +144,9 @@ class Placing {
 
   void place_behind(int64_t index) {
     PlacedNode& node = at(index);
-    if (rule(index).takes_batch_norm && follower_is(node.last, "batch_norm")) {
+    const std::vector<int64_t> users = graph_.users(index);
+    if (graph::takes_batch_norm(graph_.nodes[index]) && users.size() == 1 &&
+        graph_.nodes[users[0]].kind == OpKind::kBatchNorm2d) {
       node.batch_norm = absorb(index);
     }
     const bool is_function = graph_.nodes[index].kind == OpKind::kAten;

@@ -46,7 +46,7 @@ struct Placement {
 ///                module that calls them
 /// Throws c10::ValueError for a layer or kind of `options` that is not there.
 TORCHSLIM_API Placement place_quantizers(const graph::Graph& graph, const std::set<std::string>& leaf_layers,
-                           const PrepareOptions& options);
+                                         const PrepareOptions& options);
 
 /// Returns `parent`.`name`.
 std::string joined(const std::string& parent, const std::string& name);

@@ -242,7 +242,7 @@ class PreparedGraphImpl::Builder {
       return;
     }
     const WeightQuantizer weight = detail::make_weight_quantizer(
-        step.placed.layer, placement_.quantizers[step.placed.grid].options, options_, step.node.weight.value);
+        step.placed.layer, placement_.quantizers[step.placed.grid].options, options_, step.layer->weight());
     if (!weight.is_empty()) {
       step.layer->set_weight_quantizer(weight);
     }

@@ -80,7 +80,7 @@ def example() -> Tensor:
 def shake(model: nn.Module) -> None:
     """Gives batch norms random parameters and statistics, negative and zero gammas among them."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
             if module.affine:

@@ -18,6 +18,7 @@
 #include <torchslim/graph/graph.h>
 #include <torchslim/graph/interpret.h>
 #include <torchslim/graph/operation_rules.h>
+#include <torchslim/graph/transposed_weight.h>
 #include <torchslim/models/blocks.h>
 #include <torchslim/models/mobilenet_v1.h>
 #include <torchslim/models/mobilenet_v2.h>

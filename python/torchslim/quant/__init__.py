@@ -10,6 +10,7 @@ from torchslim.quant.binary_fake_quantize import binary_fake_quantize, ternary_f
 from torchslim.quant.calibrate import calibrate
 from torchslim.quant.config import ActivationConfig, LayerConfig, QuantConfig, WeightConfig
 from torchslim.quant.convert import ConvertedModel, convert
+from torchslim.quant.convolution_layers import QuantConv1d, QuantConvTranspose1d, QuantConvTranspose2d
 from torchslim.quant.correct_bias import correct_bias
 from torchslim.quant.correct_bias_analytic import clipped_normal, correct_bias_analytic
 from torchslim.quant.equalize import EqualizedPair, equalize
@@ -97,7 +98,10 @@ __all__ = [
     "PreparedModel",
     "QuantAveragePool",
     "QuantConfig",
+    "QuantConv1d",
     "QuantConv2d",
+    "QuantConvTranspose1d",
+    "QuantConvTranspose2d",
     "QuantLinear",
     "QuantizationSchedule",
     "SearchResult",

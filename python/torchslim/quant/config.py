@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from torchslim import _C
 from torchslim.quant.activation_quantizer import ActivationQuantizer
@@ -17,6 +17,7 @@ from torchslim.quant.learned_activation import LearnedActivation
 from torchslim.quant.learned_modules import LearnedQuantizer
 from torchslim.quant.observers import Observer, as_observer
 from torchslim.quant.weight_quantizer import ModuleWeightQuantizer, WeightQuantizer
+from torchslim.quant.weighted_layers import WeightedLayer, weight_by_outputs
 
 ActivationFactory = Callable[[str], nn.Module]
 WeightFactory = Callable[[nn.Module], nn.Module]
@@ -81,9 +82,8 @@ class WeightConfig:
             return made if isinstance(made, WeightQuantizer) else ModuleWeightQuantizer(made)
         if self._options().is_default:
             return None
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        return WeightQuantizer(weight.detach(), self.quantizer, self.bits, self.scale_search)
+        assert isinstance(layer, WeightedLayer)
+        return WeightQuantizer(weight_by_outputs(layer).detach(), self.quantizer, self.bits, self.scale_search)
 
     def check(self) -> None:
         """Raises ValueError unless quantiser, bits and search go together."""

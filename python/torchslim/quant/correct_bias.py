@@ -40,7 +40,9 @@ def correct_bias(model: nn.Module, loader: Loader, *, progress: Progress = None)
     left = []
     with walk_layers(_WHO, model, loader) as walk:
         for done, layer in enumerate(walk.layers, 1):
-            difference = torch.zeros(layer.weight.shape[0], dtype=torch.float64, device=layer.weight.device)
+            difference = torch.zeros(
+                layer.weight_by_outputs().shape[0], dtype=torch.float64, device=layer.weight.device
+            )
             outputs = 0
             for rounded, in_float in walk.values(layer, in_float=True):
                 assert in_float is not None

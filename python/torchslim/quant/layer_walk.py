@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from torchslim.quant.activation_quantizer import ActivationQuantizer
 from torchslim.quant.batches import Loader, in_mode, read_batches, unchanged_on_error
-from torchslim.quant.layers import QuantConv2d, QuantLinear
+from torchslim.quant.layers import QuantLayer, QuantLinear
 from torchslim.quant.weight_grid import GridWeight
+from torchslim.quant.weighted_layers import TransposedLayer
 
-WalkedLayer = QuantConv2d | QuantLinear
+WalkedLayer = QuantLayer
 
 
 class LayerValues(NamedTuple):
@@ -141,7 +142,7 @@ def channel_factor(layer: WalkedLayer) -> Tensor:
     """Returns gamma / sqrt(var + eps) of the layer's batch norm, (O), or ones."""
     norm = layer.batch_norm
     if norm is None:
-        return layer.weight.new_ones(layer.weight.shape[0])
+        return layer.weight.new_ones(layer.weight_by_outputs().shape[0])
     assert norm.running_var is not None
     factor = torch.rsqrt(norm.running_var + norm.eps)
     return factor if norm.weight is None else factor * norm.weight
@@ -149,7 +150,7 @@ def channel_factor(layer: WalkedLayer) -> Tensor:
 
 def folded_bias(layer: WalkedLayer) -> Tensor:
     """Returns the bias with the batch norm in it, (O)."""
-    bias = layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias
+    bias = layer.weight.new_zeros(layer.weight_by_outputs().shape[0]) if layer.bias is None else layer.bias
     norm = layer.batch_norm
     if norm is None:
         return bias
@@ -159,9 +160,14 @@ def folded_bias(layer: WalkedLayer) -> Tensor:
 
 
 def check_bits(who: str, layers: list[WalkedLayer], bits: int) -> None:
-    """Raises ValueError unless the weight of every layer lies on a grid that holds codes of that many bits."""
+    """Raises ValueError unless the weight of every layer can be rounded to codes of that many bits on its grid."""
     for layer in layers:
         grid = layer.weight_fake_quantize
+        if isinstance(layer, TransposedLayer):
+            raise ValueError(
+                f"{who}: layer {layer.layer_name!r} is a transposed convolution, whose inputs are not gathered yet; "
+                "leave it in float by the config of torchslim.quant.prepare"
+            )
         if not layer.has_codes:
             raise ValueError(
                 f"{who}: the weight of layer {layer.layer_name!r} has no grid of integers; "
@@ -182,7 +188,7 @@ def put_weight(layer: WalkedLayer, rounded: GridWeight) -> None:
     layer.weight.copy_(rounded.weight)
 
 
-def geometry(layer: WalkedLayer) -> dict[str, Any]:
+def geometry(layer: Any) -> dict[str, Any]:  # noqa: ANN401
     """Returns how the layer applies its weight, as keyword arguments of `HessianAccumulator`."""
     if isinstance(layer, QuantLinear):
         return {}

@@ -12,12 +12,13 @@ from torchslim.quant.fake_quantize_module import FakeQuantize
 from torchslim.quant.learned_activation import untraced
 from torchslim.quant.observers import Observer
 from torchslim.quant.weight_quantizer import WeightQuantizer
+from torchslim.quant.weighted_layers import WeightedLayer
 
-#: The batch norms that can stand behind a convolution.
-BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+#: The batch norms that can stand behind a layer with a weight.
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
-class _QuantLayer(nn.Module):
+class QuantLayer(nn.Module):
     """What convolution and linear layers share; `_product` is the layer's own part.
 
     A forward takes one of four forms:
@@ -39,7 +40,7 @@ class _QuantLayer(nn.Module):
 
     def _take_over(
         self,
-        layer: nn.Conv2d | nn.Linear,
+        layer: WeightedLayer,
         input_fake_quantize: ActivationQuantizer,
         batch_norm: nn.Module | None,
         output_fake_quantize: ActivationQuantizer,
@@ -60,6 +61,10 @@ class _QuantLayer(nn.Module):
     def batch_norm(self) -> nn.BatchNorm2d | None:
         """The batch norm between the layer and its activation; a child of another module."""
         return cast("nn.BatchNorm2d | None", self._batch_norm[0])
+
+    def weight_by_outputs(self) -> Tensor:
+        """The weight as its grid has it: (O, I/groups, ...)."""
+        return self.weight
 
     @property
     def input_fake_quantize(self) -> ActivationQuantizer:
@@ -82,12 +87,13 @@ class _QuantLayer(nn.Module):
         Raises:
             ValueError: another shape or numbers, or a weight without codes.
         """
-        if scale.shape != self.weight.shape[:1]:
+        weight = self.weight_by_outputs()
+        if scale.shape != weight.shape[:1]:
             raise ValueError(
                 f"layer {self.layer_name!r}: freeze_weight_grid: expected one scale for each of the "
-                f"{self.weight.shape[0]} output channels, got shape {tuple(scale.shape)}"
+                f"{weight.shape[0]} output channels, got shape {tuple(scale.shape)}"
             )
-        quantizer = self.weight_fake_quantize or WeightQuantizer(self.weight)
+        quantizer = self.weight_fake_quantize or WeightQuantizer(weight)
         quantizer.freeze(scale)
         self.weight_fake_quantize = quantizer.train(self.training)
 
@@ -101,12 +107,13 @@ class _QuantLayer(nn.Module):
         norm = self.batch_norm
         statistics = () if norm is None else (*_affine(norm), norm.running_mean, norm.running_var, norm.eps)
         quantizer, input_scale = self.weight_fake_quantize, self.input_fake_quantize.scale
+        weight = self.weight_by_outputs()
         try:
             if quantizer is None:
-                codes, scale, bias = _C.quant.fold_layer(self.weight, self.bias, input_scale, *statistics)
+                codes, scale, bias = _C.quant.fold_layer(weight, self.bias, input_scale, *statistics)
             else:
-                weight = quantizer.quantize(self.weight)
-                codes, scale, bias = _C.quant.fold_codes(*weight, self.bias, input_scale, *statistics)
+                quantized = quantizer.quantize(weight)
+                codes, scale, bias = _C.quant.fold_codes(*quantized, self.bias, input_scale, *statistics)
         except ValueError as error:
             raise ValueError(f"layer {self.layer_name!r}: {error}") from None
         return codes, scale, bias
@@ -114,7 +121,7 @@ class _QuantLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns the layer's output on its grid; see the class for the forms."""
         if not self.output_fake_quantize.rounds():
-            y = self._normalize(self._product(x, self.weight, self.bias))
+            y = self._normalize(self._product(x, self.weight_by_outputs(), self.bias))
         elif is_tracing():
             y = self._normalize(self._product(x, self._traced_weight(), self.bias))
         elif self.training or not self.has_codes:
@@ -133,6 +140,7 @@ class _QuantLayer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer itself, given its weight with output channels first."""
         raise TypeError(f"{type(self).__name__} has no product of its own")
 
     def _normalize(self, y: Tensor) -> Tensor:
@@ -148,19 +156,20 @@ class _QuantLayer(nn.Module):
 
     def _rounded_weight(self) -> tuple[Tensor, Tensor | None]:
         if self.weight_fake_quantize is None:
-            weight, scale = torch.ops.torchslim.fake_quantize_weight(self.weight)
+            weight, scale = torch.ops.torchslim.fake_quantize_weight(self.weight_by_outputs())
             return weight, scale
-        return cast("tuple[Tensor, Tensor | None]", self.weight_fake_quantize(self.weight))
+        return cast("tuple[Tensor, Tensor | None]", self.weight_fake_quantize(self.weight_by_outputs()))
 
     def _traced_weight(self) -> Tensor:
         """The weight as one fake-quantise node; its scale is a constant there, as it is no parameter."""
+        weight = self.weight_by_outputs()
         if self.weight_fake_quantize is not None:
-            return self.weight_fake_quantize.traced(self.weight)
+            return self.weight_fake_quantize.traced(weight)
         with untraced():
-            _, scale = torch.ops.torchslim.fake_quantize_weight(self.weight.detach())
+            _, scale = torch.ops.torchslim.fake_quantize_weight(weight.detach())
             zero_point = torch.zeros_like(scale, dtype=torch.int32)
-        weight: Tensor = torch.ops.torchslim.fake_quantize.tensor_qparams(self.weight, scale, zero_point, -127, 127, 0)
-        return weight
+        rounded: Tensor = torch.ops.torchslim.fake_quantize.tensor_qparams(weight, scale, zero_point, -127, 127, 0)
+        return rounded
 
     @torch.compiler.disable  # type: ignore[misc]
     def _evaluated(self, x: Tensor) -> Tensor:
@@ -222,7 +231,7 @@ def _with_gradient(value: Tensor, smooth: Tensor | None) -> Tensor:
     return value if smooth is None else value + (smooth - smooth.detach())
 
 
-class QuantConv2d(_QuantLayer, nn.Conv2d):
+class QuantConv2d(QuantLayer, nn.Conv2d):
     """A convolution that trains in int8: its weight, batch norm, activation and output quantiser as one.
 
     Holds the parameters of `conv` under the same names, the child `output_fake_quantize` and,
@@ -260,7 +269,7 @@ class QuantConv2d(_QuantLayer, nn.Conv2d):
             conv.out_channels,
             cast("tuple[int, int]", conv.kernel_size),
             cast("tuple[int, int]", conv.stride),
-            numeric_padding(conv, name),
+            cast("tuple[int, int]", numeric_padding(conv, name)),
             cast("tuple[int, int]", conv.dilation),
             conv.groups,
             bias=conv.bias is not None,
@@ -273,8 +282,8 @@ class QuantConv2d(_QuantLayer, nn.Conv2d):
         return cast(Tensor, self._conv_forward(x, weight, bias))
 
 
-class QuantLinear(_QuantLayer, nn.Linear):
-    """A linear layer that trains in int8: its weight, activation and output quantiser as one.
+class QuantLinear(QuantLayer, nn.Linear):
+    """A linear layer that trains in int8: its weight, batch norm, activation and output quantiser as one.
 
     Holds the parameters of `linear` under the same names, the child `output_fake_quantize` and,
     unless the weight follows the int8 rule, `weight_fake_quantize`.
@@ -285,6 +294,7 @@ class QuantLinear(_QuantLayer, nn.Linear):
         activation: `none`, `relu` or `relu6`.
         observer: of the output's quantiser.
         name: of the layer, for messages.
+        batch_norm: the batch norm behind it, over (N, O), or None; not owned, run as part of this layer.
         output_fake_quantize: the output's quantiser, activation and all, in place of `activation` and `observer`.
         weight_fake_quantize: what rounds the weight; None: the int8 rule.
     """
@@ -297,13 +307,14 @@ class QuantLinear(_QuantLayer, nn.Linear):
         observer: str | Observer = "moving_average",
         name: str = "",
         *,
+        batch_norm: nn.Module | None = None,
         output_fake_quantize: ActivationQuantizer | None = None,
         weight_fake_quantize: WeightQuantizer | None = None,
     ) -> None:
         """Takes over the parameters of `linear`."""
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
         output = output_fake_quantize or FakeQuantize(observer, activation=activation)
-        self._take_over(linear, input_fake_quantize, None, output, weight_fake_quantize, name)
+        self._take_over(linear, input_fake_quantize, batch_norm, output, weight_fake_quantize, name)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return nn.functional.linear(x, weight, bias)
@@ -341,7 +352,7 @@ class QuantAveragePool(_SharedGrid):
 
     Args:
         owner: the quantiser that made the input; not owned.
-        pool: the average pool; None: over the whole image, to (N, C, 1, 1).
+        pool: the average pool; None: over the whole image, to (N, C, 1, 1). Over (N, C, L) both see images of height 1.
     """
 
     def __init__(self, owner: ActivationQuantizer, pool: nn.AvgPool2d | None = None) -> None:
@@ -351,6 +362,8 @@ class QuantAveragePool(_SharedGrid):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the averages, on the owner's grid."""
+        if x.dim() == 3:
+            return self.forward(x.unsqueeze(2)).squeeze(2)
         y = nn.functional.adaptive_avg_pool2d(x, 1) if self.pool is None else cast(Tensor, self.pool(x))
         if not self._owner[0].rounds():
             return y
@@ -366,7 +379,7 @@ def pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-def numeric_padding(conv: nn.Conv2d, name: str) -> tuple[int, int]:
+def numeric_padding(conv: nn.Conv1d | nn.Conv2d, name: str) -> tuple[int, ...]:
     """Returns the padding of `conv` as numbers; `same` is worked out.
 
     Raises:
@@ -378,7 +391,7 @@ def numeric_padding(conv: nn.Conv2d, name: str) -> tuple[int, int]:
             "integer runtimes pad with zeros only"
         )
     if not isinstance(conv.padding, str):
-        return cast("tuple[int, int]", conv.padding)
+        return conv.padding
     totals = [
         d * (k - 1) if conv.padding == "same" else 0 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)
     ]
@@ -387,4 +400,4 @@ def numeric_padding(conv: nn.Conv2d, name: str) -> tuple[int, int]:
             f"layer {name!r}: padding 'same' with kernel {tuple(conv.kernel_size)} and dilation "
             f"{tuple(conv.dilation)} pads unevenly; pad by numbers, or use odd kernels"
         )
-    return totals[0] // 2, totals[1] // 2
+    return tuple(total // 2 for total in totals)

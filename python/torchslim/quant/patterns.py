@@ -14,18 +14,26 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 _MODULE_KINDS: dict[type[nn.Module], str] = {
+    nn.Conv1d: "conv",
     nn.Conv2d: "conv",
+    nn.ConvTranspose1d: "conv",
+    nn.ConvTranspose2d: "conv",
     nn.Linear: "linear",
+    nn.BatchNorm1d: "batch_norm",
     nn.BatchNorm2d: "batch_norm",
     nn.SyncBatchNorm: "batch_norm",
     nn.ReLU: "relu",
     nn.ReLU6: "relu6",
     nn.Hardtanh: "hardtanh",
+    nn.AdaptiveAvgPool1d: "adaptive_avg_pool",
     nn.AdaptiveAvgPool2d: "adaptive_avg_pool",
+    nn.AvgPool1d: "avg_pool",
     nn.AvgPool2d: "avg_pool",
+    nn.MaxPool1d: "max_pool",
     nn.MaxPool2d: "max_pool",
     nn.Flatten: "flatten",
     nn.Dropout: "dropout",
+    nn.Dropout1d: "dropout",
     nn.Dropout2d: "dropout",
     nn.Identity: "identity",
     nn.Hardswish: "function",
@@ -64,10 +72,14 @@ _FUNCTION_KINDS: dict[object, str] = {
     F.relu6: "relu6",
     F.hardtanh: "hardtanh",
     F.hardtanh_: "hardtanh",
+    F.adaptive_avg_pool1d: "adaptive_avg_pool",
     F.adaptive_avg_pool2d: "adaptive_avg_pool",
     torch.mean: "mean",
+    F.avg_pool1d: "avg_pool",
     F.avg_pool2d: "avg_pool",
+    F.max_pool1d: "max_pool",
     F.max_pool2d: "max_pool",
+    torch.max_pool1d: "max_pool",
     torch.max_pool2d: "max_pool",
     torch.flatten: "flatten",
     torch.reshape: "flatten",
@@ -252,12 +264,21 @@ def is_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return node.target in _IN_PLACE or bool(node.kwargs.get("inplace", False))
 
 
-def is_spatial_mean(node: fx.Node) -> bool:
-    """Whether a `mean` is over height and width of images."""
+def is_one_dimensional(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a layer or pool is over (N, C, L)."""
+    if node.op == "call_module":
+        base = _known_base(type(modules[str(node.target)]))
+        return base is not None and base.__name__.endswith("1d")
+    return str(getattr(node.target, "__name__", "")).endswith("1d")
+
+
+def is_spatial_mean(node: fx.Node, shape: tuple[int, ...]) -> bool:
+    """Whether a `mean` of a tensor of that shape is over height and width of images, or the length of (N, C, L)."""
     dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    if not isinstance(dims, (tuple, list)) or not all(isinstance(d, int) for d in dims):
+    dims = (dims,) if isinstance(dims, int) else dims
+    if len(shape) not in (3, 4) or not isinstance(dims, (tuple, list)) or not all(isinstance(d, int) for d in dims):
         return False
-    return sorted(d % 4 for d in dims if isinstance(d, int)) == [2, 3]
+    return sorted(d % len(shape) for d in dims if isinstance(d, int)) == list(range(2, len(shape)))
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torchslim.quant.activation_quantizer import ActivationQuantizer
 from torchslim.quant.fake_quantize_module import FakeQuantize
-from torchslim.quant.layers import BATCH_NORMS, QuantConv2d, QuantLinear
+from torchslim.quant.layers import BATCH_NORMS, QuantLayer
 
 
 class PreparedModel(nn.Module):
@@ -94,7 +94,7 @@ def quantization_config(model: PreparedModel) -> dict[str, str]:
     """Returns what each layer and each other quantiser of a prepared model is quantised with, by its dotted name."""
     config = dict.fromkeys(model.float_layers, "float")
     for name, module in model.named_modules():
-        if isinstance(module, QuantConv2d | QuantLinear):
+        if isinstance(module, QuantLayer):
             weight = module.weight_fake_quantize
             kind = "fake_quantize 8" if weight is None else f"{weight.describe()} {weight.bits}"
             config[name] = f"weight {kind}, activation {_grid_of(module.output_fake_quantize)}"

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from torchslim.quant.batches import Loader, Progress, in_mode, read_batches, unchanged_on_error
-from torchslim.quant.layers import QuantConv2d
+from torchslim.quant.layers import QuantLayer
 
 _WHO = "torchslim.quant.reestimate_batch_norm"
 
@@ -42,7 +42,7 @@ def reestimate_batch_norm(model: nn.Module, loader: Loader, *, progress: Progres
     if not norms:
         raise ValueError(f"{_WHO}: the model has no batch norm with running statistics")
     with torch.no_grad(), in_mode(model, False), unchanged_on_error(norms), _cumulative(norms):
-        for module in [*norms, *(m for m in model.modules() if isinstance(m, QuantConv2d))]:
+        for module in [*norms, *(m for m in model.modules() if isinstance(m, QuantLayer))]:
             module.training = True  # the form of training, which has the batch norm apart
         for batch in read_batches(_WHO, loader, progress):
             model(batch)

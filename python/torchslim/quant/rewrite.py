@@ -15,7 +15,9 @@ from torchslim.quant import patterns
 from torchslim.quant import rewrite_operations as operations
 from torchslim.quant.activation_quantizer import ActivationQuantizer
 from torchslim.quant.config import LayerConfig, QuantConfig
-from torchslim.quant.layers import BATCH_NORMS, QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize, pair
+from torchslim.quant.convolution_layers import QUANT_CONVOLUTIONS
+from torchslim.quant.layers import BATCH_NORMS, QuantAveragePool, QuantLayer, QuantLinear, SharedFakeQuantize, pair
+from torchslim.quant.weighted_layers import WeightedLayer
 
 #: The rule of each kind: the table that C++ and lowering follow too (docs/api/graph/operation_rules.md).
 _RULES = {rule.kind: rule for rule in _C.graph.operation_rules()}
@@ -26,7 +28,7 @@ _KEEPS_GRID = {kind for kind, rule in _RULES.items() if rule.grid == _C.graph.Gr
 WHO = "torchslim.quant.prepare"
 
 _SUPPORTED = "layers, sums, products, concatenations, pools, activations and what moves elements about"
-_Pool = TypeVar("_Pool", nn.AvgPool2d, nn.MaxPool2d)
+_Pool = TypeVar("_Pool", nn.AvgPool1d, nn.AvgPool2d, nn.MaxPool1d, nn.MaxPool2d)
 _AVG_POOL = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
 _WINDOW = ("kernel", "stride", "padding")
 _MAX_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
@@ -91,31 +93,31 @@ class Rewriter:
         self.finish(rounded, quantizer)
 
     def _do_conv(self, node: fx.Node) -> None:
-        conv = self.modules[str(node.target)]
-        assert isinstance(conv, nn.Conv2d)
-        self._check_layer(node, conv)
+        self._join_layer(node)
+
+    def _do_linear(self, node: fx.Node) -> None:
+        self._join_layer(node)
+
+    def _join_layer(self, node: fx.Node) -> None:
+        """Puts a layer with a weight on grids, with the batch norm and the activation that alone read it."""
+        layer = self.modules[str(node.target)]
+        self._check_layer(node, layer)
         last, norm = node, None
         follower = self._only_user(node)
-        if follower is not None and self._kind(follower) == "batch_norm":
+        takes_norm = self._kind(node) == "conv" or len(self._shape(node)) == 2
+        if follower is not None and self._kind(follower) == "batch_norm" and takes_norm:
             norm = self.modules[str(follower.target)]
             self._check_batch_norm(follower, norm)
             last = follower
         activation, last = self.activation_after(last)
+        kinds = QUANT_CONVOLUTIONS | {nn.Linear: QuantLinear}
+        kind: Any = next(quant for kind, quant in kinds.items() if isinstance(layer, kind))
+        settings = self._quantizers(node, activation)
         try:
-            layer = QuantConv2d(
-                conv, self.grid(node), norm, name=str(node.target), **self._quantizers(node, activation)
-            )
+            made = kind(layer, self.grid(node), batch_norm=norm, name=str(node.target), **settings)
         except ValueError as error:
             raise ValueError(f"{WHO}: {error}") from None
-        self._join(node, last, layer)
-
-    def _do_linear(self, node: fx.Node) -> None:
-        linear = self.modules[str(node.target)]
-        assert isinstance(linear, nn.Linear)
-        self._check_layer(node, linear)
-        activation, last = self.activation_after(node)
-        quantizers = self._quantizers(node, activation)
-        self._join(node, last, QuantLinear(linear, self.grid(node), name=str(node.target), **quantizers))
+        self._join(node, last, made)
 
     def _do_batch_norm(self, node: fx.Node) -> None:
         norm = self.modules[str(node.target)]
@@ -156,7 +158,7 @@ class Rewriter:
         self._average(node, keep_dims=True)
 
     def _do_mean(self, node: fx.Node) -> None:
-        self._average(node, keep_dims=len(self._shape(node)) == 4)
+        self._average(node, keep_dims=len(self._shape(node)) == len(self._shape(self.input_of(node))))
 
     def _average(self, node: fx.Node, keep_dims: bool) -> None:
         module = QuantAveragePool(self.grid(node))
@@ -170,11 +172,19 @@ class Rewriter:
         self._substitute(node, flat)
 
     def _do_avg_pool(self, node: fx.Node) -> None:
-        pool = self._as_module(node, nn.AvgPool2d, _AVG_POOL)
-        self._call_new_module(node, "avg_pool", QuantAveragePool(self.grid(node), pool))
+        self._call_new_module(node, "avg_pool", QuantAveragePool(self.grid(node), self._average_pool(node)))
+
+    def _average_pool(self, node: fx.Node) -> nn.AvgPool2d:
+        """The average pool of `node`; one over (N, C, L) as that of images of height 1."""
+        if not patterns.is_one_dimensional(node, self.modules):
+            return self._as_module(node, nn.AvgPool2d, _AVG_POOL)
+        pool = self._as_module(node, nn.AvgPool1d, _AVG_POOL[:5])
+        sizes = [v if isinstance(v, int) else v[0] for v in (pool.kernel_size, pool.stride, pool.padding)]
+        return nn.AvgPool2d((1, sizes[0]), (1, sizes[1]), (0, sizes[2]), pool.ceil_mode, pool.count_include_pad)
 
     def _do_max_pool(self, node: fx.Node) -> None:
-        pool = self._as_module(node, nn.MaxPool2d, _MAX_POOL)
+        one = patterns.is_one_dimensional(node, self.modules)
+        pool = self._as_module(node, nn.MaxPool1d, _MAX_POOL) if one else self._as_module(node, nn.MaxPool2d, _MAX_POOL)
         if pool.return_indices:
             self.refuse(node, "expected return_indices False", "unpooling cannot run in int8")
         if node.op == "call_module":
@@ -250,7 +260,7 @@ class Rewriter:
             return self._kind(follower), follower
         return "none", node
 
-    def _join(self, node: fx.Node, last: fx.Node, layer: QuantConv2d | QuantLinear) -> None:
+    def _join(self, node: fx.Node, last: fx.Node, layer: QuantLayer) -> None:
         """Puts `layer` in the place of the module of `node`, and of all nodes up to `last`."""
         path = str(node.target)
         parent, _, name = path.rpartition(".")
@@ -389,7 +399,15 @@ class Rewriter:
         x = patterns.shape_of(node.all_input_nodes[0]) if node.all_input_nodes else None
         if x is None:
             return kind not in ("move", "concat")
-        if kind == "mean" and not (patterns.is_spatial_mean(node) and len(x) == 4):
+        if kind == "mean" and not patterns.is_spatial_mean(node, x):
+            return True
+        if kind == "conv":
+            # An output_size goes with one size of the input; without a batch, channels would lie elsewhere.
+            layer = self.modules[str(node.target)]
+            assert isinstance(layer, WeightedLayer)
+            return layer.weight.dim() != len(x) or len(node.args) + len(node.kwargs) > 1
+        dims = 3 if patterns.is_one_dimensional(node, self.modules) else 4
+        if kind in ("avg_pool", "adaptive_avg_pool") and len(x) != dims:
             return True
         if kind == "move" and node.target is operator.getitem:
             return node.args[0] not in self.grids
@@ -403,7 +421,7 @@ class Rewriter:
                 return True
             inputs = [patterns.shape_of(t) or () for t in tensors]
         elif kind == "avg_pool":
-            pool = self._as_module(node, nn.AvgPool2d, _AVG_POOL)
+            pool = self._average_pool(node)
             if pool.divisor_override is not None:
                 return True
             window = {name: pair(getattr(pool, f"{name}_size" if name == "kernel" else name)) for name in _WINDOW}

@@ -19,7 +19,13 @@ from torchslim.quant.batches import in_mode
 from torchslim.quant.fake_quantize_module import FakeQuantize
 from torchslim.quant.prepared_model import PreparedModel, fake_quantizers
 from torchslim.quant.weight_grid import ScaleSearch, round_weight
-from torchslim.quant.weighted_layers import WeightedLayer, weighted_layers
+from torchslim.quant.weighted_layers import (
+    TransposedLayer,
+    WeightedLayer,
+    transposed_weight,
+    weight_by_outputs,
+    weighted_layers,
+)
 
 _WHO = "torchslim.quant.sensitivity"
 
@@ -160,7 +166,7 @@ def sensitivity(
             for width in widths:
                 with _only(layer, width, scale_search):
                     values[width] = value_of(f"layer {name!r} of {width} bits")
-            weights, channels = layer.weight.numel(), layer.weight.shape[0]
+            weights, channels = layer.weight.numel(), weight_by_outputs(layer).shape[0]
             rows.append(LayerSensitivity(name, weights, channels, macs.get(f"{name}.weight", 0), values))
     return Sensitivity(widths, higher_is_better, baseline, tuple(rows))
 
@@ -196,7 +202,8 @@ def _only(layer: WeightedLayer, bits: int, scale_search: ScaleSearch) -> Iterato
     quantizer = getattr(layer, "output_fake_quantize", None)
     hook = quantizer.register_forward_hook(_rounded) if isinstance(quantizer, FakeQuantize) else None
     try:
-        layer.weight.copy_(round_weight(before, bits, scale_search).weight)
+        rounded = round_weight(weight_by_outputs(layer), bits, scale_search).weight
+        layer.weight.copy_(transposed_weight(rounded, layer.groups) if isinstance(layer, TransposedLayer) else rounded)
         yield
     finally:
         layer.weight.copy_(before)

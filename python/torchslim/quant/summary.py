@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torchslim import _C
 from torchslim.quant.activation_quantizer import ActivationQuantizer
-from torchslim.quant.layers import QuantConv2d, QuantLinear
+from torchslim.quant.layers import QuantLayer
 from torchslim.quant.prepared_model import PreparedModel, fake_quantizers
 
 _WHO = "torchslim.quant.summary"
@@ -99,15 +99,15 @@ def float_layers(model: PreparedModel) -> list[str]:
     return list(model.float_layers)
 
 
-def _weight_layers(model: nn.Module) -> Iterator[tuple[str, QuantConv2d | QuantLinear]]:
+def _weight_layers(model: nn.Module) -> Iterator[tuple[str, QuantLayer]]:
     for name, module in model.named_modules():
-        if isinstance(module, QuantConv2d | QuantLinear):
+        if isinstance(module, QuantLayer):
             yield name, module
 
 
-def _weight_row(name: str, layer: QuantConv2d | QuantLinear) -> SummaryRow:
+def _weight_row(name: str, layer: QuantLayer) -> SummaryRow:
     rounded, scale = layer._rounded_weight()
-    saturated, sqnr = _C.quant.grid_error(layer.weight, rounded, scale)
+    saturated, sqnr = _C.quant.grid_error(layer.weight_by_outputs(), rounded, scale)
     quantizer = layer.weight_fake_quantize
     grid = "fake_quantize" if quantizer is None else quantizer.describe() + (" frozen" if quantizer.is_frozen else "")
     bits = 8 if quantizer is None else quantizer.bits

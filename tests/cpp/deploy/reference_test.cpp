@@ -2,6 +2,7 @@
 #include <torch/torch.h>
 #include <torchslim/deploy/lower.h>
 #include <torchslim/deploy/reference.h>
+#include <torchslim/graph/transposed_weight.h>
 
 #include "core/cpu_dispatch.h"
 #include "cpp/catch.hpp"
@@ -66,6 +67,22 @@ void append_conv(IntegerGraph& graph, int64_t from, int64_t channels, const torc
   const int64_t inputs = input.shape[1] / w.groups;
   set_weight(node, input, ties, {channels, inputs, w.kernel[0], w.kernel[1]}, bias_steps);
   set_grid(node, ties, 0.02F * std::sqrt(static_cast<float>(inputs * w.kernel[0] * w.kernel[1])), relu);
+  graph.nodes.push_back(node);
+}
+
+void append_transposed(IntegerGraph& graph, int64_t channels, const torchslim::graph::Window& w, bool ties, bool relu) {
+  const IntegerNode& input = graph.nodes[0];
+  IntegerNode node;
+  node.op = IntegerOp::kConvTranspose2d;
+  node.inputs = {0};
+  node.window = w;
+  node.shape = {1, channels};
+  for (int d = 0; d < 2; ++d) {
+    node.shape.push_back((input.shape[2 + d] - 1) * w.stride[d] - 2 * w.padding[d] + w.dilation[d] * (w.kernel[d] - 1) +
+                         w.output_padding[d] + 1);
+  }
+  set_weight(node, input, ties, {channels, input.shape[1] / w.groups, w.kernel[0], w.kernel[1]}, 3000);
+  set_grid(node, ties, 0.1F, relu);
   graph.nodes.push_back(node);
 }
 
@@ -238,4 +255,34 @@ TEST_CASE("reference: wrong images are refused", "[deploy][reference]") {
                     ContainsSubstring("must be float32, got Double"));
   CHECK_THROWS_WITH(run_integer(graph, torch::full({2, 3, 4, 4}, NAN)), ContainsSubstring("NaN or infinity"));
   CHECK_THROWS_WITH(run_integer({}, torch::zeros({1})), ContainsSubstring("empty"));
+}
+
+TEST_CASE("reference: transposed convolutions are ATen's in float64, requantised", "[deploy][reference]") {
+  const bool ties = GENERATE(false, true);
+  const int64_t groups = GENERATE(1, 2);
+  torch::manual_seed(10 + groups + (ties ? 1 : 0));
+  for (int trial = 0; trial < 8; ++trial) {
+    torchslim::graph::Window w;
+    for (int d = 0; d < 2; ++d) {
+      const auto random = [](int64_t low, int64_t high) { return torch::randint(low, high, {}).item<int64_t>(); };
+      w.kernel[d] = random(1, 5), w.stride[d] = random(1, 4), w.dilation[d] = random(1, 3);
+      w.padding[d] = random(0, w.kernel[d]), w.output_padding[d] = random(0, std::max(w.stride[d], w.dilation[d]));
+    }
+    w.groups = groups;
+    IntegerGraph graph = start(4, 5, 6, ties);
+    append_transposed(graph, 6, w, ties, trial % 2 == 0);
+    const IntegerNode& node = graph.nodes[1];
+    if (node.shape[2] < 1 || node.shape[3] < 1) {
+      continue;
+    }
+    const auto codes = run_integer_nodes(graph, random_images(graph, 3));
+    const at::Tensor steps = codes[0].to(torch::kDouble) - graph.nodes[0].zero_point;
+    const at::Tensor weight = torchslim::graph::transposed_weight(node.codes.to(torch::kDouble), groups);
+    const at::Tensor sums = torch::conv_transpose2d(steps, weight, node.bias_codes.to(torch::kDouble), w.stride,
+                                                    w.padding, w.output_padding, groups, w.dilation);
+    const at::Tensor multiplier = (node.weight_scale * graph.nodes[0].scale * (1.0F / node.scale)).view({-1, 1, 1});
+    const at::Tensor expected =
+        ((sums.to(torch::kFloat) * multiplier).round() + node.zero_point).clamp(node.clamp_min, node.clamp_max);
+    CHECK(codes[1].to(torch::kFloat).equal(expected));
+  }
 }

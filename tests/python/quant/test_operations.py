@@ -70,7 +70,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "average of 2 x 2": (nn.AdaptiveAvgPool2d(2), 1),
     "average that counts no padding": (nn.AvgPool2d(3, padding=1, count_include_pad=False), 1),
     "average, ceil mode": (nn.AvgPool2d(3, ceil_mode=True), 1),
-    "transposed convolution": (nn.ConvTranspose2d(8, 8, 2, 2), 1),
+    "transposed convolution": (nn.ConvTranspose2d(8, 8, 2, 2), 0),
     "instance norm": (nn.InstanceNorm2d(8, affine=True), 1),
     "group norm, silu": (nn.Sequential(nn.GroupNorm(2, 8), nn.SiLU()), 1),
     "layer norm": (nn.LayerNorm([8, 8]), 1),

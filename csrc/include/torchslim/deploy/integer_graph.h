@@ -29,7 +29,13 @@ enum class IntegerOp {
   kMove,           // copies codes: reshape, slice, permute, concat, ...; what it fills in is the zero point
   kFloat,          // `float_node` on floats
   kQuantize,       // rounds floats to a grid
+  kConv1d,         // as kConv2d, over (N, C, L)
+  kConvTranspose1d,
+  kConvTranspose2d,
 };
+
+/// Whether `op` is a transposed convolution.
+TORCHSLIM_API bool is_transposed(IntegerOp op);
 
 /// Returns the name of `op`, such as "conv2d".
 TORCHSLIM_API const char* to_string(IntegerOp op);
@@ -46,8 +52,9 @@ struct TORCHSLIM_API IntegerNode {
   int32_t clamp_min = -128;  // the smallest and largest code of the result: ReLU and ReLU6 live here
   int32_t clamp_max = 127;
 
-  graph::Window window;     // conv2d, pools
-  at::Tensor codes;         // int8 in [-127, 127], conv2d (O, I/groups, kh, kw), linear (O, I)
+  graph::Window window;  // convolutions, pools
+  /// int8 in [-127, 127]: convolutions, transposed ones too, (O, I/groups, kh, kw), in one dimension without kh; linear (O, I).
+  at::Tensor codes;
   at::Tensor weight_scale;  // float32 (O): weight = weight_scale * codes
   at::Tensor bias;          // float32 (O): on the grid input scale * weight_scale, as files carry it
   at::Tensor bias_codes;    // int32 (O): the same bias as runtimes read it back
@@ -67,7 +74,7 @@ struct TORCHSLIM_API IntegerGraph {
 
 /// How many weights a graph holds.
 struct TORCHSLIM_API WeightCount {
-  int64_t total = 0;    // int8 codes of every conv2d and linear
+  int64_t total = 0;    // int8 codes of every convolution and linear layer
   int64_t nonzero = 0;  // those that are not 0
   double sparsity() const { return total == 0 ? 0.0 : 1.0 - static_cast<double>(nonzero) / static_cast<double>(total); }
 };

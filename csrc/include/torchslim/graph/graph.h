@@ -20,7 +20,7 @@ enum class OpKind {
   kInput,        // the one image batch that goes in
   kConv2d,       // any groups, stride, padding, dilation
   kLinear,       // over the last dimension
-  kBatchNorm2d,  // with running statistics
+  kBatchNorm2d,  // with running statistics, over the channels (dimension 1) of any number of dimensions
   kRelu,
   kRelu6,
   kAdd,  // two inputs of one shape
@@ -32,7 +32,16 @@ enum class OpKind {
   kMul,            // two inputs, broadcast
   kConcat,         // any number of inputs, along `Node::dim`
   kAten,           // one of the fixed list of `aten_role`, as `Node::call`
+  kConv1d,         // as kConv2d, over (N, C, L)
+  kConvTranspose1d,
+  kConvTranspose2d,
 };
+
+/// Whether `kind` is a convolution of any kind.
+TORCHSLIM_API bool is_convolution(OpKind kind);
+
+/// Whether `kind` is a transposed convolution.
+TORCHSLIM_API bool is_transposed(OpKind kind);
 
 /// Returns the name of `kind`, such as "conv2d".
 TORCHSLIM_API const char* to_string(OpKind kind);
@@ -67,15 +76,16 @@ struct TORCHSLIM_API Grid {
   std::optional<int64_t> axis;  // the channel dimension, or empty: per tensor
 };
 
-/// What convolutions and pools need; heights first.
+/// What convolutions and pools need; heights first. In one dimension, the height is 1.
 struct TORCHSLIM_API Window {
   std::array<int64_t, 2> kernel{1, 1};
   std::array<int64_t, 2> stride{1, 1};
   std::array<int64_t, 2> padding{0, 0};
   std::array<int64_t, 2> dilation{1, 1};
-  int64_t groups = 1;             // conv only
-  bool ceil_mode = false;         // pools only
-  bool count_include_pad = true;  // average pool only
+  int64_t groups = 1;                           // conv only
+  bool ceil_mode = false;                       // pools only
+  bool count_include_pad = true;                // average pool only
+  std::array<int64_t, 2> output_padding{0, 0};  // transposed convolutions only
 };
 
 /// A tensor of the model, under its name there ("features.0.conv.weight"; empty if it has none).
@@ -88,20 +98,24 @@ struct TORCHSLIM_API NamedTensor {
 /// One operation with one result. Fields that its kind does not use keep their defaults.
 struct TORCHSLIM_API Node {
   OpKind kind = OpKind::kInput;
-  std::string layer;                // dotted name of the module that ran it ("features.0.conv"; empty at the top)
-  std::vector<int64_t> inputs;      // indices of earlier nodes
-  std::vector<int64_t> shape;       // of the result, for the example input
-  Window window;                    // conv2d, pools
-  NamedTensor weight;               // conv2d (O, I/groups, kh, kw), linear (O, I), batch_norm2d gamma (C)
-  NamedTensor bias;                 // conv2d, linear (O), batch_norm2d beta (C); may be undefined
-  NamedTensor running_mean;         // batch_norm2d (C)
-  NamedTensor running_var;          // batch_norm2d (C)
-  double eps = 1e-5;                // batch_norm2d
-  double momentum = 0.1;            // batch_norm2d: of the running statistics, in training
-  std::optional<Grid> weight_grid;  // conv2d, linear: the grid that the weight is fake-quantised to
-  std::optional<Grid> grid;         // fake_quantize
-  int64_t dim = 0;                  // concat
-  std::optional<AtenCall> call;     // aten
+  std::string layer;            // dotted name of the module that ran it ("features.0.conv"; empty at the top)
+  std::vector<int64_t> inputs;  // indices of earlier nodes
+  std::vector<int64_t> shape;   // of the result, for the example input
+  Window window;                // convolutions, pools
+  /// Convolutions (O, I/groups, kh, kw), or without kh in one dimension; transposed ones (I, O/groups, kh, kw); linear
+  /// (O, I); batch_norm2d gamma (C).
+  NamedTensor weight;
+  NamedTensor bias;          // convolutions, linear (O), batch_norm2d beta (C); may be undefined
+  NamedTensor running_mean;  // batch_norm2d (C)
+  NamedTensor running_var;   // batch_norm2d (C)
+  double eps = 1e-5;         // batch_norm2d
+  double momentum = 0.1;     // batch_norm2d: of the running statistics, in training
+  /// Convolutions, linear: the grid that the weight is fake-quantised to; of a transposed convolution, that of the weight
+  /// with output channels first (`weight_by_outputs`).
+  std::optional<Grid> weight_grid;
+  std::optional<Grid> grid;      // fake_quantize
+  int64_t dim = 0;               // concat
+  std::optional<AtenCall> call;  // aten
 };
 
 /// A network as a list of operations in the order they run: node 0 is the input, the last node is

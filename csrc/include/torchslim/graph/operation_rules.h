@@ -39,12 +39,15 @@ TORCHSLIM_API const OperationRule& operation_rule(const std::string& kind);
 ///   add         two tensors of one shape
 ///   mul         two tensors of one shape, or an image (N, C, H, W) and a factor (N, C, 1, 1)
 ///   batch_norm  of images (N, C, H, W)
-///   avg_pool    of images, every window counting all of its places
-///   mean, adaptive_avg_pool  over the whole image
+///   avg_pool    of images or (N, C, L), every window counting all of its places
+///   mean, adaptive_avg_pool  over the whole image or length
 /// and all of other kinds that have a grid.
 ///   inputs  shapes of what it reads      output  shape of its result      window  of an average pool
 TORCHSLIM_API bool has_integer_form(const std::string& kind, const std::vector<std::vector<int64_t>>& inputs,
                                     const std::vector<int64_t>& output, const Window& window = {});
+
+/// Whether a batch norm that alone reads `node` becomes part of it: behind convolutions, and linear layers to (N, features).
+TORCHSLIM_API bool takes_batch_norm(const Node& node);
 
 /// Returns the kind that node `index` has in the table: "" where integers do not have its form.
 TORCHSLIM_API std::string operation_kind(const Graph& graph, int64_t index);
