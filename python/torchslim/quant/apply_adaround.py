@@ -60,7 +60,8 @@ def apply_adaround(
     Raises:
         ValueError: the model is not prepared or not calibrated, or runs a layer twice; the loader can be read once
             only, is empty, or gives NaN or infinity; options out of range; a layer
-            whose weight quantiser has no integer codes, or fewer bits. The model is then as it was.
+            whose weight quantiser has no integer codes, or fewer bits; a transposed convolution. The model is then as
+            it was.
 
     Example:
         >>> ts.quant.calibrate(prepared, loader)
