@@ -222,26 +222,59 @@ TEST_CASE("a layer that is used twice has a grid for each use", "[quant][prepare
   const auto net = std::make_shared<Twice>(conv);
   quant::PreparedGraph prepared = quant::prepare(net, images(1));
   CHECK(prepared->parameters().size() == 2);
-  CHECK(quantizers(*prepared) == std::set<std::string>{"input_fake_quantize", "conv.output_fake_quantize",
-                                                       "conv_again.output_fake_quantize"});
+  CHECK(quantizers(*prepared) ==
+        std::set<std::string>{"input_fake_quantize", "conv.output_fake_quantize", "conv_again.output_fake_quantize"});
   train_a_step(prepared);
   check_integers_are_those_of_eval(prepared);
+}
+
+TEST_CASE("lengths, transposed convolutions and linear layers with a batch norm", "[quant][prepared_graph]") {
+  struct Net : torch::nn::Module {
+    torch::nn::Conv1d along{torch::nn::Conv1dOptions(3, 6, 3).stride(2).groups(3)};
+    torch::nn::BatchNorm1d along_norm{6};
+    torch::nn::ConvTranspose2d wider{torch::nn::ConvTranspose2dOptions(6, 4, 2).stride(2).groups(2).bias(false)};
+    torch::nn::BatchNorm2d wider_norm{4};
+    torch::nn::Linear linear{4, 5};
+    torch::nn::BatchNorm1d linear_norm{5};
+    Net() {
+      register_module("along", along);
+      register_module("along_norm", along_norm);
+      register_module("wider", wider);
+      register_module("wider_norm", wider_norm);
+      register_module("linear", linear);
+      register_module("linear_norm", linear_norm);
+    }
+    at::Tensor forward(at::Tensor x) {
+      x = torch::relu(along_norm(along(x.flatten(2))));
+      x = torch::relu(wider_norm(wider(x.unsqueeze(2))));
+      return torch::relu(linear_norm(linear(torch::adaptive_avg_pool2d(x, {1, 1}).flatten(1))));
+    }
+  };
+  torch::manual_seed(0);
+  const auto net = std::make_shared<Net>();
+  quant::PreparedGraph prepared = quant::prepare(net, images(1));
+  CHECK(prepared->float_layers().empty());
+  CHECK(prepared->named_parameters()["wider.weight"].is_same(net->wider->weight));
+  CHECK(quantizers(*prepared) == std::set<std::string>{"input_fake_quantize", "along.output_fake_quantize",
+                                                       "wider.output_fake_quantize", "linear.output_fake_quantize"});
+  train_a_step(prepared);
+  CHECK(net->wider->weight.grad().abs().max().item<float>() > 0);
+  check_integers_are_those_of_eval(prepared);
+  CHECK_THROWS_WITH(quant::apply_gptq(prepared, quant::Batches({images(4)}), quant::GptqOptions().bits(4)),
+                    ContainsSubstring("layer `wider` is a transposed convolution"));
 }
 
 TEST_CASE("methods for trained models take it", "[quant][prepared_graph]") {
   PlainNet net = plain_net();
   net->eval();
-  quant::PreparedGraph prepared =
-      quant::prepare(net, images(1), quant::PrepareOptions().weight_bits(4));
+  quant::PreparedGraph prepared = quant::prepare(net, images(1), quant::PrepareOptions().weight_bits(4));
   const quant::Batches batches({images(8)});
   quant::calibrate(prepared, batches);
   quant::reestimate_batch_norm(prepared, batches);
   quant::calibrate(prepared, batches);
   SECTION("bias correction") { quant::correct_bias(prepared, batches); }
   SECTION("gptq") { quant::apply_gptq(prepared, batches, quant::GptqOptions().bits(4)); }
-  SECTION("adaround") {
-    quant::apply_adaround(prepared, batches, quant::AdaroundOptions().bits(4).iterations(50));
-  }
+  SECTION("adaround") { quant::apply_adaround(prepared, batches, quant::AdaroundOptions().bits(4).iterations(50)); }
   SECTION("summary") {
     const std::string table = quant::to_string(quant::summary(*prepared));
     CHECK(table.find("depthwise") != std::string::npos);
