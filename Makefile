@@ -6,6 +6,7 @@
 # make sanitize  the quantisation kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench  speed against the peers, as ratios
 # make zoo    prepare, train, convert networks of a public collection, and how far the integers are from eval
+# make profile  where a training step on grids spends its time: docs/qat_step.md
 # make pictures  the staircases in docs/api/quant/pictures, drawn from the ops
 # make lint   clang-format, ruff, mypy
 # make build  the library and the Python bindings, in place
@@ -27,7 +28,7 @@ CMAKE_FLAGS := -DTORCHSLIM_BUILD_PYTHON=ON -DTORCHSLIM_INPLACE=ON
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: demo demo-cpp test test-aarch64 sanitize bench zoo pictures lint format build setup tests-build clean
+.PHONY: demo demo-cpp test test-aarch64 sanitize bench zoo profile pictures lint format build setup tests-build clean
 
 setup:
 	@tools/setup.sh venv "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
@@ -65,11 +66,15 @@ sanitize: setup
 	@tools/sanitize.sh "$(PY)"
 
 bench: build
+	@tools/setup.sh extras "$(VENV)" test
 	@$(PY) tests/benchmarks/run.py --out build/bench.json
 
 zoo: build
 	@tools/setup.sh extras "$(VENV)" test
 	@$(PY) tests/zoo/run.py
+
+profile: build
+	@$(PY) docs/profile_qat_step.py
 
 pictures: build
 	@tools/setup.sh extras "$(VENV)" examples
