@@ -31,7 +31,9 @@ PARTS = {
         "aten::mm", "aten::_conv_depthwise",
     ),
     "batch norms": ("aten::native_batch_norm",),
-    "activations, pools": ("aten::relu", "aten::clamp", "aten::hardtanh", "aten::threshold", "aten::mean", "aten::max_pool"),
+    "activations, pools": (
+        "aten::relu", "aten::clamp", "aten::hardtanh", "aten::threshold", "aten::mean", "aten::max_pool",
+    ),
 }  # fmt: skip
 OTHER = "optimiser, sums, copies, autograd"
 
@@ -67,7 +69,8 @@ def table(name: str) -> str:
 
 def circumstances() -> str:
     """Where and with what."""
-    return f"{ts.deploy.machine_name()}, torch {torch.__version__}, one thread, the mean of {STEPS} steps under the profiler."
+    where = f"{ts.deploy.machine_name()}, torch {torch.__version__}"
+    return f"{where}, one thread, the mean of {STEPS} steps under the profiler."
 
 
 def main() -> int:
