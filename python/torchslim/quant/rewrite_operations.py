@@ -25,7 +25,8 @@ def add_or_multiply(rewriter: Rewriter, node: fx.Node, kind: str) -> None:
     activation, last = rewriter.activation_after(node)
     path, quantizer = rewriter.new_quantizer(home(node), f"{kind}_fake_quantize", node, activation)
     with rewriter.graph.inserting_before(node):
-        pair = QuantPair(kind, *(rewriter.grids[t] for t in tensors), quantizer)
+        left, right = (rewriter.grids[t] for t in tensors)
+        pair = QuantPair(kind, left, right, quantizer)
         result = rewriter.graph.call_module(rewriter.add_module(home(node), f"{kind}_layer", pair), tuple(tensors))
         rounded = rewriter.graph.call_module(path, (result,))
     rewriter.put(rounded, quantizer, node, last)
