@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from torchslim import _C
 from torchslim.graph import capture, count_layers
+from torchslim.quant.activation_quantizer import ActivationQuantizer
 from torchslim.quant.batches import in_mode
-from torchslim.quant.fake_quantize_module import FakeQuantize
 from torchslim.quant.prepared_model import PreparedModel, fake_quantizers
 from torchslim.quant.weight_grid import ScaleSearch, round_weight
 from torchslim.quant.weighted_layers import WeightedLayer, weighted_layers
@@ -194,7 +194,7 @@ def _only(layer: WeightedLayer, bits: int, scale_search: ScaleSearch) -> Iterato
     """Rounds the weight of one layer, and its output if it has a quantiser, in a model that runs in float."""
     before = layer.weight.detach().clone()
     quantizer = getattr(layer, "output_fake_quantize", None)
-    hook = quantizer.register_forward_hook(_rounded) if isinstance(quantizer, FakeQuantize) else None
+    hook = quantizer.register_forward_hook(_rounded) if isinstance(quantizer, ActivationQuantizer) else None
     try:
         layer.weight.copy_(round_weight(before, bits, scale_search).weight)
         yield
@@ -204,5 +204,5 @@ def _only(layer: WeightedLayer, bits: int, scale_search: ScaleSearch) -> Iterato
             hook.remove()
 
 
-def _rounded(quantizer: FakeQuantize, inputs: object, output: Tensor) -> Tensor:
+def _rounded(quantizer: ActivationQuantizer, inputs: object, output: Tensor) -> Tensor:
     return quantizer._quantized(output)
