@@ -82,18 +82,32 @@ class Sensitivity:
         figure = Figure(figsize=(6.4, 1.5 + 0.22 * len(self.rows)), layout="constrained")
         axes = figure.subplots()
         places = range(len(self.rows))
-        axes.axvline(self.baseline, color="black", linewidth=0.8, label="float")
-        for bits in self.bits:
-            axes.plot([row.values[bits] for row in self.rows], places, "o", markersize=4, label=f"{bits} bits")
-        axes.set_yticks(places, [row.layer for row in self.rows], fontsize=7)
+        values = [value for row in self.rows for value in row.values.values()]
+        scale = axis_scale(values)
+        axes.set_xscale(scale)
+        if scale == "linear" or self.baseline > 0:
+            axes.axvline(self.baseline, color="black", linewidth=0.8, label="float")
+        for i, bits in enumerate(sorted(self.bits)):
+            shade = 0.9 * (i + 1) / len(self.bits)  # the more bits, the darker
+            colour = (0.86 - 0.74 * shade, 0.9 - 0.62 * shade, 0.98 - 0.4 * shade)
+            values = [row.values[bits] for row in self.rows]
+            axes.plot(values, places, "o", markersize=5, color=colour, label=f"{bits} bits")
+        axes.set_yticks(places, [row.layer for row in self.rows], fontsize=8)
         axes.invert_yaxis()
+        axes.grid(axis="y", linewidth=0.4)
+        axes.set_axisbelow(True)
         axes.set_xlabel("accuracy" if self.higher_is_better else "loss")
-        axes.legend(fontsize=8)
+        figure.legend(fontsize=8, loc="outside right upper", frameon=False)
         figure.savefig(path)
 
     def _in_cpp(self) -> Any:  # noqa: ANN401
         rows = [(row.layer, row.weights, row.channels, row.macs, list(row.values.values())) for row in self.rows]
         return _C.quant.Sensitivity(list(self.bits), self.higher_is_better, self.baseline, rows)
+
+
+def axis_scale(values: Sequence[float]) -> str:
+    """Returns matplotlib's name of the scale of an axis: "log" for positive values of which one is 30 times another."""
+    return "log" if min(values) > 0 and max(values) > 30 * min(values) else "linear"
 
 
 def sensitivity(

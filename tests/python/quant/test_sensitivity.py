@@ -110,7 +110,7 @@ def test_a_learned_grid_rounds_the_layers_output_too_and_the_widths_replace_the_
             expected = floats.bn1(nn.functional.conv2d(inputs, weight, padding=1))
             torch.testing.assert_close(output, layer.output_fake_quantize.eval()(expected))
     steps = outputs[3] / layer.output_fake_quantize.scale
-    assert torch.allclose(steps, steps.round(), atol=1e-4) and -8 <= steps.min() and steps.max() <= 7
+    assert torch.allclose(steps, steps.round(), atol=1e-4) and steps.min() >= -8 and steps.max() <= 7
 
 
 def test_multiplications_of_a_float_model_need_an_example() -> None:
