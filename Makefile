@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # make demo   the main job on 60,000 real images, 12 minutes; QUICK=1: the short form, under 2; MINUTES=N: at most N
 # make demo-cpp  the same in C++, and how near its numbers are to Python's
+# make results  quantisation on Fashion-MNIST, 3 seeds: the tables and pictures of docs/results
 # make test   every test, C++ and Python
 # make test-aarch64  the quantisation kernels for phones' processors, under emulation: the same bits
 # make sanitize  the quantisation kernels under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -28,7 +29,7 @@ CMAKE_FLAGS := -DTORCHSLIM_BUILD_PYTHON=ON -DTORCHSLIM_INPLACE=ON
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: demo demo-cpp test test-aarch64 sanitize bench zoo profile pictures lint format build setup tests-build clean
+.PHONY: demo demo-cpp results test test-aarch64 sanitize bench zoo profile pictures lint format build setup tests-build clean
 
 setup:
 	@tools/setup.sh venv "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
@@ -47,6 +48,12 @@ demo-cpp: setup $(DATA)/t10k-labels-idx1-ubyte
 	@tools/build.sh "$(PY)" "$(BUILD)" "$(JOBS)" distill_fashion_mnist -- $(CMAKE_FLAGS) $(TEST_FLAGS)
 	@$(BUILD)/examples/cpp/distill_fashion_mnist --data "$(DATA)" --out build/demo_cpp $(if $(QUICK),--quick)
 	@$(PY) tools/compare_reports.py build/demo/report.json build/demo_cpp/report.json
+
+results: build $(DATA)/t10k-labels-idx1-ubyte
+	@tools/setup.sh extras "$(VENV)" examples
+	@$(PY) examples/120_quantise_fashion_mnist.py --data "$(DATA)" --out build/quantise
+	@$(PY) examples/130_quantise_after_training.py --data "$(DATA)" --out build/quantise
+	@$(PY) docs/write_results.py --results build/quantise
 
 tests-build: setup
 	@tools/setup.sh debian catch2 /usr/include/catch2/catch.hpp

@@ -60,6 +60,22 @@ at::Tensor activate_(at::Tensor x, const std::string& activation) {
   return activation == "none" ? x : activation == "relu" ? x.clamp_min_(0) : x.clamp_(0, 6);
 }
 
+// Returns rows `index` of each group of `x` (groups, n, size). at::index_select would copy all of `x` where its groups are
+// apart, in every step.
+at::Tensor rows_at(const at::Tensor& x, const at::Tensor& index) {
+  const int64_t count = index.numel(), size = x.size(2);
+  auto result = at::empty({x.size(0), count, size}, at::kFloat);
+  const auto* const rows = index.const_data_ptr<int64_t>();
+  float* to = result.mutable_data_ptr<float>();
+  for (int64_t g = 0; g < x.size(0); ++g) {
+    const float* const from = x.const_data_ptr<float>() + g * x.stride(0);
+    for (int64_t i = 0; i < count; ++i, to += size) {
+      std::copy_n(from + rows[i] * size, size, to);
+    }
+  }
+  return result;
+}
+
 // The layer as (groups, O / groups, ...) float32, and what its codes are chosen by.
 struct Problem {
   at::Tensor weight, floor, nearest;  // (groups, out, K); in scales but for `weight`
@@ -98,8 +114,8 @@ class LearnedPart {
 
   // Takes step `t`, from 1, on the rows of `index`, or on all if it is undefined; `beta` is 0 while nothing regularises.
   void step(int64_t t, const at::Tensor& index, double beta) {
-    const auto rows = index.defined() ? p_.rows.index_select(1, index) : p_.rows;
-    const auto targets = index.defined() ? p_.targets.index_select(1, index) : p_.targets;
+    const auto rows = index.defined() ? rows_at(p_.rows, index) : p_.rows;
+    const auto targets = index.defined() ? rows_at(p_.targets, index) : p_.targets;
     const auto sigmoid = at::sigmoid(v_);
     const auto stretched = sigmoid * (kHigh - kLow) + kLow;
     const auto h = stretched.clamp(0, 1);

@@ -141,7 +141,7 @@ LayerWalk::LayerWalk(const char* who, const RunnableModule& model, const Batches
       layers_.push_back(std::move(layer));
     };
   });
-  TORCH_CHECK_VALUE(holds_layers, who, ": the module holds no layer with a weight that is or can be prepared");
+  TORCH_CHECK_VALUE(holds_layers, who, ": the module holds none of the layers that prepare puts onto grids");
   TORCH_CHECK_VALUE(!tapped.empty(), who, ": the module is not prepared; call quant::prepare first");
   const auto untap = [&] {
     for (QuantLayer* layer : tapped) {

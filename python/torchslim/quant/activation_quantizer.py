@@ -54,6 +54,10 @@ class ActivationQuantizer(ResizingState):
     def describe(self) -> str:
         """The kind of its grid, in a word or two, without its bits."""
 
+    @abstractmethod
+    def _quantized(self, x: Tensor) -> Tensor:
+        """Returns `x`, behind its activation, on the grid as it is now."""
+
     def enable_observer(self: _Self, enabled: bool = True) -> _Self:
         """Lets training forwards move the range."""
         self.observer_enabled.fill_(int(enabled))

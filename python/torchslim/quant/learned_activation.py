@@ -108,7 +108,7 @@ class LearnedActivation(ActivationQuantizer):
         """Returns the fake-quantised activation of `x`: any shape, float32, float64, bfloat16 or float16."""
         y = self._activated(x)
         if is_tracing():
-            return self._traced(y) if self._flags[1] else y
+            return self._quantized(y) if self._flags[1] else y
         observes, rounds = self._read_flags()
         if self.training and observes and not (rounds and self.learned._is_initialized):
             self.learned.initialize(y)
@@ -138,7 +138,7 @@ class LearnedActivation(ActivationQuantizer):
         scale, zero_point = self.learned.qparams()
         return scale + (scale.detach().clamp_min(_SMALLEST_SCALE) - scale.detach()), zero_point
 
-    def _traced(self, y: Tensor) -> Tensor:
+    def _quantized(self, y: Tensor) -> Tensor:
         with untraced():
             scale, zero_point = self.scale, self.zero_point
         return _fake_quantize(y, scale, zero_point, self.quant_min, self.quant_max)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torchslim import _C
 from torchslim.quant.allocate_bits import BitSearch, _is_greedy
-from torchslim.quant.sensitivity import Sensitivity
+from torchslim.quant.sensitivity import Sensitivity, axis_scale
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,16 @@ class SearchResult(BitPlan):
 
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.subplots()
-        axes.plot([plan.bytes for plan in self.front], [plan.predicted for plan in self.front], ".-", label="front")
-        axes.plot([self.bytes], [self.predicted], "o", label="chosen")
+        predicted = [plan.predicted for plan in self.front]
+        axes.plot([plan.bytes for plan in self.front], predicted, ".-", linewidth=1, label="front")
+        axes.plot([self.bytes], [self.predicted], "o", markersize=8, label=f"chosen: {self.bytes:,} bytes")
+        axes.set_yscale(axis_scale([*predicted, self.predicted]))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.grid(linewidth=0.4)
+        axes.set_axisbelow(True)
         axes.set_xlabel("bytes of weights")
-        axes.set_ylabel("predicted")
-        axes.legend()
+        axes.set_ylabel("predicted value of evaluate")
+        axes.legend(frameon=False)
         figure.savefig(path)
 
 

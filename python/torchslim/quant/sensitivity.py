@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from torchslim import _C
 from torchslim.graph import capture, count_layers
+from torchslim.quant.activation_quantizer import ActivationQuantizer
 from torchslim.quant.batches import in_mode
-from torchslim.quant.fake_quantize_module import FakeQuantize
 from torchslim.quant.prepared_model import PreparedModel, fake_quantizers
 from torchslim.quant.weight_grid import ScaleSearch, round_weight
 from torchslim.quant.weighted_layers import (
@@ -88,18 +88,32 @@ class Sensitivity:
         figure = Figure(figsize=(6.4, 1.5 + 0.22 * len(self.rows)), layout="constrained")
         axes = figure.subplots()
         places = range(len(self.rows))
-        axes.axvline(self.baseline, color="black", linewidth=0.8, label="float")
-        for bits in self.bits:
-            axes.plot([row.values[bits] for row in self.rows], places, "o", markersize=4, label=f"{bits} bits")
-        axes.set_yticks(places, [row.layer for row in self.rows], fontsize=7)
+        values = [value for row in self.rows for value in row.values.values()]
+        scale = axis_scale(values)
+        axes.set_xscale(scale)
+        if scale == "linear" or self.baseline > 0:
+            axes.axvline(self.baseline, color="black", linewidth=0.8, label="float")
+        for i, bits in enumerate(sorted(self.bits)):
+            shade = 0.9 * (i + 1) / len(self.bits)  # the more bits, the darker
+            colour = (0.86 - 0.74 * shade, 0.9 - 0.62 * shade, 0.98 - 0.4 * shade)
+            values = [row.values[bits] for row in self.rows]
+            axes.plot(values, places, "o", markersize=5, color=colour, label=f"{bits} bits")
+        axes.set_yticks(places, [row.layer for row in self.rows], fontsize=8)
         axes.invert_yaxis()
+        axes.grid(axis="y", linewidth=0.4)
+        axes.set_axisbelow(True)
         axes.set_xlabel("accuracy" if self.higher_is_better else "loss")
-        axes.legend(fontsize=8)
+        figure.legend(fontsize=8, loc="outside right upper", frameon=False)
         figure.savefig(path)
 
     def _in_cpp(self) -> Any:  # noqa: ANN401
         rows = [(row.layer, row.weights, row.channels, row.macs, list(row.values.values())) for row in self.rows]
         return _C.quant.Sensitivity(list(self.bits), self.higher_is_better, self.baseline, rows)
+
+
+def axis_scale(values: Sequence[float]) -> str:
+    """Returns matplotlib's name of the scale of an axis: "log" for positive values of which one is 30 times another."""
+    return "log" if min(values) > 0 and max(values) > 30 * min(values) else "linear"
 
 
 def sensitivity(
@@ -200,7 +214,7 @@ def _only(layer: WeightedLayer, bits: int, scale_search: ScaleSearch) -> Iterato
     """Rounds the weight of one layer, and its output if it has a quantiser, in a model that runs in float."""
     before = layer.weight.detach().clone()
     quantizer = getattr(layer, "output_fake_quantize", None)
-    hook = quantizer.register_forward_hook(_rounded) if isinstance(quantizer, FakeQuantize) else None
+    hook = quantizer.register_forward_hook(_rounded) if isinstance(quantizer, ActivationQuantizer) else None
     try:
         rounded = round_weight(weight_by_outputs(layer), bits, scale_search).weight
         layer.weight.copy_(transposed_weight(rounded, layer.groups) if isinstance(layer, TransposedLayer) else rounded)
@@ -211,5 +225,5 @@ def _only(layer: WeightedLayer, bits: int, scale_search: ScaleSearch) -> Iterato
             hook.remove()
 
 
-def _rounded(quantizer: FakeQuantize, inputs: object, output: Tensor) -> Tensor:
+def _rounded(quantizer: ActivationQuantizer, inputs: object, output: Tensor) -> Tensor:
     return quantizer._quantized(output)

@@ -38,9 +38,9 @@ LONG = dataclasses.replace(
 ENDLESS = dataclasses.replace(TINY, teacher_epochs=100_000)
 
 
-def load_script() -> ModuleType:
+def load_script(name: str = "110_distill_fashion_mnist") -> ModuleType:
     """The example as a module; its name begins with a digit, so it cannot be imported by name."""
-    spec = importlib.util.spec_from_file_location("distill_fashion_mnist", EXAMPLES / "110_distill_fashion_mnist.py")
+    spec = importlib.util.spec_from_file_location(name.split("_", 1)[1], EXAMPLES / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

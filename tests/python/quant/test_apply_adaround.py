@@ -17,8 +17,8 @@ def test_the_output_is_nearer_to_the_float_one(network: type[nn.Module]) -> None
     prepared, data = calibrated_and_data(network, batches=6)
     expected = in_float(prepared, torch.cat(data))
     nearest = error(nearest_of(prepared, 3), data, expected)
-    ts.quant.apply_adaround(prepared, data, 3, iterations=300)
-    assert error(prepared, data, expected) < nearest
+    ts.quant.apply_adaround(prepared, data, 3, iterations=1000)
+    assert error(prepared, data, expected) < 0.5 * nearest
 
 
 def test_each_number_goes_up_or_down() -> None:

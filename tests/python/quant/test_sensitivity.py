@@ -86,6 +86,33 @@ def test_a_prepared_model_rounds_the_layers_output_too() -> None:
     assert {row.layer: row.macs for row in found.rows}["stem"] == 8 * 27 * 16 * 16
 
 
+def test_a_learned_grid_rounds_the_layers_output_too_and_the_widths_replace_the_weights_quantiser() -> None:
+    config = {"bits": 4, "weight": {"quantizer": "lsq"}, "activation": {"quantizer": "lsq"}}
+    model = ts.quant.prepare(made(), example(), config)
+    with torch.no_grad():
+        model(example())
+    before, x, floats = state(model), example(), made().eval()
+    layer, outputs = model.conv1, []
+
+    def evaluate(model: nn.Module) -> float:
+        handle = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        y = model(x)
+        handle.remove()
+        return y.abs().mean().item()
+
+    ts.quant.sensitivity(model, evaluate, [2, 8])
+    assert_unchanged(model, before)
+    floats.load_state_dict({name: before[name] for name in floats.state_dict()})
+    with torch.no_grad():
+        inputs = torch.relu(floats.stem_bn(floats.stem(x)))
+        for bits, output in zip((2, 8), outputs[3:5], strict=True):  # after float and the first layer's two
+            weight = ts.quant.round_weight(layer.weight, bits).weight
+            expected = floats.bn1(nn.functional.conv2d(inputs, weight, padding=1))
+            torch.testing.assert_close(output, layer.output_fake_quantize.eval()(expected))
+    steps = outputs[3] / layer.output_fake_quantize.scale
+    assert torch.allclose(steps, steps.round(), atol=1e-4) and steps.min() >= -8 and steps.max() <= 7
+
+
 def test_multiplications_of_a_float_model_need_an_example() -> None:
     found = ts.quant.sensitivity(made(), lambda model: 1.0, [8], example_inputs=example())
     assert {row.layer: row.macs for row in found.rows}["stem"] == 8 * 27 * 16 * 16
