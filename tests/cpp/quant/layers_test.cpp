@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <torchslim/deploy/lower.h>
+#include <torchslim/deploy/reference.h>
 #include <torchslim/graph/capture.h>
 #include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/fake_quantize_weight.h>
@@ -306,4 +308,41 @@ TEST_CASE("layers: they stand in a Sequential, two additions get two names", "[q
   quant::prepare(*additions);
   CHECK(keys(*additions).count("add_fake_quantize.scale") == 1);
   CHECK(keys(*additions).count("add_fake_quantize_1.scale") == 1);
+}
+
+TEST_CASE("layers: products and concatenations train, and their integers are those of eval", "[quant][layers]") {
+  struct NetImpl : torch::nn::Module {
+    quant::Input input;
+    quant::ConvBnAct2d left{quant::ConvBnAct2dOptions(torch::nn::Conv2dOptions(2, 4, 3).padding(1).bias(false))};
+    quant::ConvBnAct2d right{quant::ConvBnAct2dOptions(torch::nn::Conv2dOptions(2, 4, 1).bias(false))};
+    quant::Mul mul{Activation::kRelu6};
+    quant::Concat concat;
+    quant::ConvBnAct2d last{quant::ConvBnAct2dOptions(torch::nn::Conv2dOptions(8, 3, 1)).batch_norm(false)};
+    NetImpl() {
+      register_module("input", input);
+      register_module("left", left);
+      register_module("right", right);
+      register_module("mul", mul);
+      register_module("concat", concat);
+      register_module("last", last);
+    }
+    at::Tensor forward(const at::Tensor& images) {
+      const QuantTensor x = input(images);
+      const QuantTensor a = left(x);
+      return last(concat(std::vector<QuantTensor>{mul(a, right(x)), a})).value;
+    }
+  };
+  torch::manual_seed(0);
+  const auto net = std::make_shared<NetImpl>();
+  quant::prepare(*net);
+  CHECK(keys(*net).count("mul_fake_quantize.scale") == 1);
+  CHECK(keys(*net).count("concat_fake_quantize.scale") == 1);
+  for (int i = 0; i < 3; ++i) {
+    net->forward(images()).square().mean().backward();
+  }
+  CHECK(net->right->conv->weight.grad().abs().max().item<float>() > 0);
+  net->eval();
+  const torch::NoGradGuard no_grad;
+  const auto integers = torchslim::deploy::lower(torchslim::graph::capture(net, images()));
+  CHECK(at::equal(torchslim::deploy::run_integer(integers, images()).values, net->forward(images())));
 }
