@@ -32,6 +32,9 @@ void file_error_to_python(std::exception_ptr pointer) {
 void init_core(pybind11::module_& m) {
   pybind11::register_local_exception_translator(&file_error_to_python);
   m.def("version", &version);
+  m.def("write_file", [](const std::string& path, const pybind11::bytes& content) {
+    core::write_file(path, std::string_view(content));
+  });
   m.def("built_with_torch", &built_with_torch);
   m.def("cpu_capability", [] { return core::cpu_capability() == core::CpuCapability::kAvx2 ? "avx2" : "portable"; });
   m.def("force_cpu_capability",

@@ -33,18 +33,21 @@ std::optional<at::Tensor> optional_tensor(const at::Tensor& tensor) {
 }
 
 py::tuple window_state(const graph::Window& w) {
-  return py::make_tuple(w.kernel, w.stride, w.padding, w.dilation, w.groups, w.ceil_mode, w.count_include_pad);
+  return py::make_tuple(w.kernel, w.stride, w.padding, w.dilation, w.groups, w.ceil_mode, w.count_include_pad,
+                        w.output_padding);
 }
 
 graph::Window window_from(const py::tuple& state) {
   using Pair = std::array<int64_t, 2>;
   return {state[0].cast<Pair>(),    state[1].cast<Pair>(), state[2].cast<Pair>(), state[3].cast<Pair>(),
-          state[4].cast<int64_t>(), state[5].cast<bool>(), state[6].cast<bool>()};
+          state[4].cast<int64_t>(), state[5].cast<bool>(), state[6].cast<bool>(), state[7].cast<Pair>()};
 }
 
 // What pickle and deepcopy keep of a node; tensors are pickled by torch.
 py::tuple node_state(const IntegerNode& node) {
-  TORCH_CHECK_VALUE(node.float_node == nullptr, "torchslim.deploy.IntegerGraph: layer '", node.layer,
+  // A table says all that its function does.
+  TORCH_CHECK_VALUE(node.float_node == nullptr || node.op == IntegerOp::kTable,
+                    "torchslim.deploy.IntegerGraph: layer '", node.layer,
                     "' computes in floats or moves elements, and such a graph cannot be pickled; pickle the prepared "
                     "model's state_dict and convert again");
   return py::make_tuple(static_cast<int>(node.op), node.layer, node.inputs, node.shape, node.scale, node.zero_point,
@@ -101,6 +104,11 @@ void bind_integer_graph(py::module_& m) {
       .def_property_readonly("bias", [](const IntegerNode& self) { return optional_tensor(self.bias); })
       .def_property_readonly("bias_codes", [](const IntegerNode& self) { return optional_tensor(self.bias_codes); })
       .def_property_readonly("table", [](const IntegerNode& self) { return optional_tensor(self.table); })
+      .def_readonly("window", &IntegerNode::window)
+      .def_property_readonly("float_node",
+                             [](const IntegerNode& self) {
+                               return self.float_node == nullptr ? std::nullopt : std::optional(*self.float_node);
+                             })
       .def_property_readonly("gives_floats", &IntegerNode::gives_floats);
   py::class_<WeightCount>(m, "WeightCount")
       .def_readonly("total", &WeightCount::total)
@@ -137,6 +145,14 @@ void bind_reference(py::module_& m) {
   });
 }
 
+template <typename Graph>
+void bind_save(py::module_& m) {
+  m.def("save",
+        [](const Graph& graph, const std::string& path, const std::vector<double>& mean, const std::vector<double>& std,
+           const std::vector<std::string>& labels,
+           std::optional<int64_t> opset) { return deploy::save(graph, path, SaveOptions{mean, std, labels, opset}); });
+}
+
 void bind_files(py::module_& m) {
   py::class_<SavedFile>(m, "SavedFile")
       .def_readonly("path", &SavedFile::path)
@@ -144,14 +160,8 @@ void bind_files(py::module_& m) {
       .def_readonly("bytes", &SavedFile::bytes)
       .def_readonly("records", &SavedFile::records);
   m.def("check_suffix", &deploy::check_suffix);
-  m.def("save_graph", [](const graph::Graph& graph, const std::string& path, const std::vector<double>& mean,
-                         const std::vector<double>& std, const std::vector<std::string>& labels) {
-    return deploy::save(graph, path, SaveOptions{mean, std, labels});
-  });
-  m.def("save_integer_graph", [](const IntegerGraph& graph, const std::string& path, const std::vector<double>& mean,
-                                 const std::vector<double>& std, const std::vector<std::string>& labels) {
-    return deploy::save_ptl(graph, path, SaveOptions{mean, std, labels});
-  });
+  bind_save<graph::Graph>(m);
+  bind_save<IntegerGraph>(m);
   py::class_<Latency>(m, "Latency")
       .def(py::init<double, double, int64_t>(), py::arg("median_ms"), py::arg("p95_ms"), py::arg("runs") = 0)
       .def_readonly("median_ms", &Latency::median_ms)

@@ -23,7 +23,48 @@ using graph::Window;
 // A tensor that is not there is None in Python.
 py::object tensor_or_none(const at::Tensor& tensor) { return tensor.defined() ? py::cast(tensor) : py::none(); }
 
+py::object argument_or_none(const c10::IValue& value) {
+  if (value.isTensor()) {
+    return tensor_or_none(value.toTensor());
+  }
+  if (value.isBool()) {
+    return py::cast(value.toBool());
+  }
+  if (value.isInt()) {
+    return py::cast(value.toInt());
+  }
+  if (value.isDouble()) {
+    return py::cast(value.toDouble());
+  }
+  if (value.isString()) {
+    return py::cast(value.toStringRef());
+  }
+  if (value.isIntList()) {
+    return py::cast(value.toIntVector());
+  }
+  if (value.isDoubleList()) {
+    return py::cast(value.toDoubleVector());
+  }
+  TORCH_CHECK_TYPE(value.isNone(), "torchslim.graph.AtenCall: an argument of type ", value.tagKind(),
+                   " has no form in Python yet");
+  return py::none();
+}
+
+py::list arguments_of(const graph::AtenCall& call) {
+  py::list arguments;
+  for (const c10::IValue& value : call.arguments) {
+    arguments.append(argument_or_none(value));
+  }
+  return arguments;
+}
+
 void bind_parts(py::module_& m) {
+  py::class_<graph::AtenCall>(m, "AtenCall")
+      .def_readonly("op", &graph::AtenCall::op)
+      .def_readonly("overload", &graph::AtenCall::overload)
+      .def_property_readonly("arguments", &arguments_of)
+      .def_readonly("slots", &graph::AtenCall::slots)
+      .def_readonly("batch_sizes", &graph::AtenCall::batch_sizes);
   py::class_<Grid>(m, "Grid")
       .def_readonly("scale", &Grid::scale)
       .def_readonly("zero_point", &Grid::zero_point)
@@ -85,7 +126,9 @@ void bind_node(py::module_& m) {
       .def_readonly("running_var", &Node::running_var)
       .def_readonly("eps", &Node::eps)
       .def_readonly("weight_grid", &Node::weight_grid)
-      .def_readonly("grid", &Node::grid);
+      .def_readonly("grid", &Node::grid)
+      .def_readonly("dim", &Node::dim)
+      .def_readonly("call", &Node::call);
 }
 
 void bind_functions(py::module_& m) {

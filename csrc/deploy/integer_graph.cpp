@@ -124,7 +124,7 @@ std::string checksum(const IntegerGraph& graph) {
     for (const at::Tensor& tensor : {node.codes, node.weight_scale, node.bias_codes, node.table}) {
       add_tensor(crc, tensor);
     }
-    if (node.float_node != nullptr) {
+    if (node.float_node != nullptr && node.op != IntegerOp::kTable) {  // a table says all
       add_float_node(crc, *node.float_node);
     }
   }
@@ -136,9 +136,9 @@ std::string to_string(const IntegerGraph& graph) {
                                  "shape", "scale", "zero", "codes");
   for (const auto i : c10::irange(graph.nodes.size())) {
     const IntegerNode& node = graph.nodes[i];
-    const std::string op = node.float_node == nullptr ? to_string(node.op)
-                           : node.float_node->call    ? node.float_node->call->op
-                                                      : graph::to_string(node.float_node->kind);
+    const std::string op = node.float_node == nullptr || node.op == IntegerOp::kTable ? to_string(node.op)
+                           : node.float_node->call                                    ? node.float_node->call->op
+                                                   : graph::to_string(node.float_node->kind);
     if (node.gives_floats()) {
       text += fmt::format("{:>3}  {:<15} {:<28} {:<9} {:<20} {:>12}\n", i, op, node.layer.empty() ? "-" : node.layer,
                           fmt::format("{}", fmt::join(node.inputs, ",")), fmt::format("{}", fmt::join(node.shape, "x")),

@@ -293,6 +293,10 @@ class Lowering {
       lowered.layer = node.layer;
       lowered.inputs = {lowered_[node.inputs[0]]};
       lowered.shape = node.shape;
+      lowered.float_node = std::make_shared<const Node>(node);
+      if (tail.activation) {
+        apply_activation(lowered, *tail.activation);
+      }
       append(index, std::move(lowered), &tail);
     } else {
       lower_float(index);

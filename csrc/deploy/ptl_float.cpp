@@ -4,6 +4,7 @@
 #include <torchslim/graph/fold.h>
 
 #include "deploy/float_operations.h"
+#include "deploy/manifest.h"
 #include "deploy/ptl_file.h"
 
 namespace torchslim::deploy {
@@ -44,39 +45,15 @@ class FloatWriter {
   FloatOperations operations_;
 };
 
-void check_float(const graph::Graph& graph) {
-  TORCH_CHECK_VALUE(!graph.nodes.empty() && graph.nodes[0].kind == OpKind::kInput,
-                    "torchslim::save_float_ptl: the graph must begin with its input");
-  for (const Node& node : graph.nodes) {
-    TORCH_CHECK_VALUE(node.kind != OpKind::kFakeQuantize && !node.weight_grid,
-                      "torchslim::save_float_ptl: ", node.layer,
-                      " is fake-quantised; use save, which writes such a model in int8");
-    for (const graph::NamedTensor* tensor : {&node.weight, &node.bias, &node.running_mean, &node.running_var}) {
-      TORCH_CHECK_VALUE(!tensor->defined() || tensor->value.isfinite().all().item<bool>(),
-                        "torchslim::save_float_ptl: ", node.layer, ": ", tensor->name, " holds NaN or infinity");
-    }
-  }
-}
-
-std::string float_manifest(const graph::Graph& graph, const SaveOptions& options, const at::Tensor& sample_output) {
-  return manifest_head("float", graph.nodes[0].shape, options)
-      .add("sample", json::Object()
-                         .add("input", json::quote("x[i] = ((89 * i + 7) % 256 - 128) / 128"))
-                         .add("output", json::array(c10::ArrayRef<float>(sample_output.const_data_ptr<float>(),
-                                                                         sample_output.numel())))
-                         .text())
-      .text(0);
-}
-
 }  // namespace
 
 SavedFile save_float_ptl(const graph::Graph& graph, const std::string& path, const SaveOptions& options) {
-  check_float(graph);
+  check_float("torchslim::save_float_ptl", graph);
   const std::vector<int64_t>& shape = graph.nodes[0].shape;
-  check_save(path, shape, options);
+  check_save(path, ".ptl", shape, options);
   const FloatWriter writer(graph::fold_batch_norms(graph));
-  const at::Tensor output = run_bytes(writer.serialize({}), sample_image(shape, 1.0F / 128, 128)).contiguous();
-  const std::string manifest = float_manifest(graph, options, output);
+  const at::Tensor output = run_bytes(writer.serialize({}), float_sample(shape)).contiguous();
+  const std::string manifest = float_manifest(kPtlFormat, shape, options, output);
   return write_ptl(writer.serialize({{kManifestName, manifest}}), path, "float");
 }
 

@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "deploy/float_operations.h"
+#include "deploy/manifest.h"
 #include "deploy/ptl_file.h"
 #include "deploy/runtime_guards.h"
 
@@ -21,7 +22,6 @@ namespace {
 constexpr int64_t kQuint8 = 13;                      // at::kQUInt8, as serialised programs write it
 constexpr int64_t kByte = 0, kLong = 4, kFloat = 6;  // likewise
 constexpr int64_t kCodes = 256;                      // that a table has
-constexpr int32_t kUint8Shift = 128;                 // int8 codes + 128 are QNNPACK's uint8 codes
 
 c10::List<int64_t> int_list(const std::array<int64_t, 2>& pair) { return c10::List<int64_t>({pair[0], pair[1]}); }
 
@@ -129,7 +129,7 @@ class Int8Writer {
   static std::vector<const graph::Node*> float_nodes(const IntegerGraph& graph) {
     std::vector<const graph::Node*> nodes;
     for (const IntegerNode& node : graph.nodes) {
-      if (node.float_node != nullptr) {
+      if (node.float_node != nullptr && node.op != IntegerOp::kTable) {
         nodes.push_back(node.float_node.get());
       }
     }
@@ -276,57 +276,6 @@ class Int8Writer {
   std::vector<Value*> values_;
 };
 
-// The numbers that a node's result ends in: its grid, or that it is floats.
-std::string grid_text(const IntegerNode& node) {
-  if (node.gives_floats()) {
-    return json::quote("float");
-  }
-  return json::Object()
-      .add("scale", json::number(node.scale))
-      .add("zero_point", json::number(node.zero_point + kUint8Shift))
-      .text();
-}
-
-template <typename T>
-std::string numbers(const at::Tensor& tensor) {
-  const at::Tensor flat = tensor.contiguous();
-  return json::array(c10::ArrayRef<T>(flat.const_data_ptr<T>(), flat.numel()));
-}
-
-// The image of the sample, on the input's grid where it has one.
-at::Tensor sample_of(const IntegerNode& input) {
-  return input.gives_floats() ? sample_image(input.shape, 1.0F / 128, 128)
-                              : sample_image(input.shape, input.scale, input.zero_point + kUint8Shift);
-}
-
-std::string sample_text(const IntegerGraph& graph, const IntegerResult& expected) {
-  const bool on_grid = !graph.nodes.front().gives_floats();
-  json::Object sample;
-  sample.add("input", json::quote(on_grid ? "x[i] = scale * ((89 * i + 7) % 256 - zero_point) of the input grid"
-                                          : "x[i] = ((89 * i + 7) % 256 - 128) / 128"));
-  if (graph.nodes.back().gives_floats()) {
-    sample.add("output", numbers<float>(expected.values));
-  } else {
-    sample.add("output_uint8", numbers<int32_t>(expected.codes.to(at::kInt) + kUint8Shift));
-  }
-  return sample.text();
-}
-
-std::string int8_manifest(const IntegerGraph& graph, const SaveOptions& options, const IntegerResult& expected) {
-  const WeightCount count = count_weights(graph);
-  return manifest_head("int8", graph.nodes.front().shape, options)
-      .add("input_grid_uint8", grid_text(graph.nodes.front()))
-      .add("output_grid_uint8", grid_text(graph.nodes.back()))
-      .add("weights", json::Object()
-                          .add("codes", json::number(count.total))
-                          .add("nonzero", json::number(count.nonzero))
-                          .add("grid", json::quote("int8 [-127, 127], per output channel"))
-                          .text())
-      .add("crc32", json::quote(checksum(graph)))
-      .add("sample", sample_text(graph, expected))
-      .text(0);
-}
-
 // Codes must be equal; floats that a network ends in depend on how sums are divided.
 bool computes(const IntegerNode& last, const at::Tensor& result, const IntegerResult& expected) {
   if (last.gives_floats()) {
@@ -340,14 +289,14 @@ bool computes(const IntegerNode& last, const at::Tensor& result, const IntegerRe
 
 SavedFile save_ptl(const IntegerGraph& graph, const std::string& path, const SaveOptions& options) {
   TORCH_CHECK_VALUE(!graph.nodes.empty(), "torchslim::save_ptl: the graph is empty");
-  check_save(path, graph.nodes.front().shape, options);
-  const at::Tensor sample = sample_of(graph.nodes.front());
+  check_save(path, ".ptl", graph.nodes.front().shape, options);
+  const at::Tensor sample = int8_sample(graph);
   const IntegerResult expected = run_integer(graph, sample);
   std::string bytes;
   {
     const QnnpackGuard engine;
     const QuietQuantizedTensors quiet;
-    bytes = Int8Writer(graph).serialize({{kManifestName, int8_manifest(graph, options, expected)}});
+    bytes = Int8Writer(graph).serialize({{kManifestName, int8_manifest(kPtlFormat, graph, options, expected)}});
   }
   TORCH_CHECK(computes(graph.nodes.back(), run_bytes(bytes, sample), expected), "torchslim::save_ptl: ", path,
               " was not written: it does not compute what the integer reference computes; ",

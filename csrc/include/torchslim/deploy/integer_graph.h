@@ -60,7 +60,7 @@ struct TORCHSLIM_API IntegerNode {
   at::Tensor bias_codes;    // int32 (O): the same bias as runtimes read it back
 
   at::Tensor table;                               // int8 (256): the code for each code from -128 on
-  std::shared_ptr<const graph::Node> float_node;  // float, move: what is computed
+  std::shared_ptr<const graph::Node> float_node;  // float, move: what is computed; table: of what, if known
 
   /// Whether the result is floats and not codes.
   bool gives_floats() const { return op == IntegerOp::kFloat; }

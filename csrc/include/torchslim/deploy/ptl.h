@@ -6,6 +6,7 @@
 #include <torchslim/graph/graph.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,9 @@ struct TORCHSLIM_API SaveOptions {
   std::vector<double> std;
   /// Names of the outputs, in order; may be empty.
   std::vector<std::string> labels;
+  /// Of .onnx files: the version of the operators, 13 to 21. Empty: the lowest that has all operators of the network;
+  /// weights whose codes fit in 4 bits are then stored in 4, which takes 21.
+  std::optional<int64_t> opset;
 };
 
 /// A file that was written.
@@ -26,10 +30,10 @@ struct TORCHSLIM_API SavedFile {
   std::string path;
   std::string kind;     // "int8" or "float"
   int64_t bytes = 0;    // on disk
-  int64_t records = 0;  // entries of the zip archive
+  int64_t records = 0;  // entries of the zip archive of a .ptl file, tensors of an .onnx file
 };
 
-/// Throws c10::ValueError unless `path` ends in a suffix that can be written today (".ptl"); names those that cannot yet.
+/// Throws c10::ValueError unless `path` ends in a suffix that can be written (".ptl", ".onnx"); names those that cannot.
 TORCHSLIM_API void check_suffix(const std::string& path);
 
 /// Writes `graph` as a file for PyTorch Mobile's lite interpreter that computes in int8 with the QNNPACK engine. Its
@@ -44,8 +48,11 @@ TORCHSLIM_API SavedFile save_ptl(const IntegerGraph& graph, const std::string& p
 TORCHSLIM_API SavedFile save_float_ptl(const graph::Graph& graph, const std::string& path,
                                        const SaveOptions& options = {});
 
-/// Writes a captured model by the suffix of `path` (today ".ptl"): a prepared model in int8 (`lower`, `save_ptl`), a
-/// float model in float. Throws c10::ValueError for a suffix that is not available, naming those that are.
+/// Writes a captured model by the suffix of `path` (".ptl", ".onnx"): a prepared model in int8 (`lower`, `save_ptl`,
+/// `save_onnx`), a float model in float. Throws c10::ValueError for a suffix that is not available, naming those that are.
 TORCHSLIM_API SavedFile save(const graph::Graph& graph, const std::string& path, const SaveOptions& options = {});
+
+/// Writes an integer graph by the suffix of `path`.
+TORCHSLIM_API SavedFile save(const IntegerGraph& graph, const std::string& path, const SaveOptions& options = {});
 
 }  // namespace torchslim::deploy
