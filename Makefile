@@ -62,6 +62,7 @@ tests-build: setup
 test: tests-build $(DATA)/t10k-labels-idx1-ubyte
 	@tools/setup.sh extras "$(VENV)" test
 	@tools/setup.sh extras "$(VENV)" examples
+	@tools/setup.sh extras "$(VENV)" export
 	@$(PY) tools/run_tests.py --build "$(BUILD)" --data "$(DATA)"
 
 test-aarch64: setup

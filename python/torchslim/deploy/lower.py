@@ -9,6 +9,8 @@ from torchslim.graph import Graph
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from torchslim.graph.graph import Node, Window
+
     class IntegerNode:
         """One operation on int8 codes: value = scale · (code − zero_point). Unused fields are None."""
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
         weight_scale: Tensor | None
         bias: Tensor | None
         bias_codes: Tensor | None
+        table: Tensor | None
+        window: Window
+        float_node: Node | None
+        gives_floats: bool
 
     class WeightCount:
         """How many int8 weights a graph holds, and how many are not 0."""

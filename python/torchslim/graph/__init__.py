@@ -2,10 +2,11 @@
 """A network as a small graph of known operations, with shapes and parameter names."""
 
 from torchslim.graph.capture import capture
-from torchslim.graph.graph import Graph, Grid, NamedTensor, Node, Window
+from torchslim.graph.graph import AtenCall, Graph, Grid, NamedTensor, Node, Window
 from torchslim.graph.run import LayerCount, count_layers, count_macs, fold_batch_norms, run_float
 
 __all__ = [
+    "AtenCall",
     "Graph",
     "Grid",
     "LayerCount",

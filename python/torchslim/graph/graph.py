@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The captured graph as Python sees it: read-only; its tensors are the model's own."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchslim import _C
 
@@ -27,12 +27,22 @@ if TYPE_CHECKING:
         groups: int
         ceil_mode: bool
         count_include_pad: bool
+        output_padding: list[int]
 
     class NamedTensor:
         """A tensor of the model under its name there; `name` is empty if it has none."""
 
         name: str
         value: Tensor | None
+
+    class AtenCall:
+        """A call of an operator of ATen's by its schema."""
+
+        op: str
+        overload: str
+        arguments: list[Any]
+        slots: list[int]
+        batch_sizes: list[tuple[int, int]]
 
     class Node:
         """One operation with one result; fields that its kind does not use keep their defaults."""
@@ -49,6 +59,8 @@ if TYPE_CHECKING:
         eps: float
         weight_grid: Grid | None
         grid: Grid | None
+        dim: int
+        call: AtenCall | None
 
     class Graph:
         """A network as a list of operations in the order they run: node 0 is the input, the last is the result."""
@@ -65,10 +77,11 @@ if TYPE_CHECKING:
 
         def __len__(self) -> int: ...  # noqa: D105
 else:
+    AtenCall = _C.graph.AtenCall
     Graph = _C.graph.Graph
     Grid = _C.graph.Grid
     NamedTensor = _C.graph.NamedTensor
     Node = _C.graph.Node
     Window = _C.graph.Window
 
-__all__ = ["Graph", "Grid", "NamedTensor", "Node", "Window"]
+__all__ = ["AtenCall", "Graph", "Grid", "NamedTensor", "Node", "Window"]
