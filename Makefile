@@ -4,7 +4,8 @@
 # make results  quantisation on Fashion-MNIST, 3 seeds: the tables and pictures of docs/results
 # make test   every test, C++ and Python
 # make test-aarch64  the quantisation kernels for phones' processors, under emulation: the same bits
-# make sanitize  the quantisation kernels under AddressSanitizer and UndefinedBehaviorSanitizer
+# make sanitize  the quantisation kernels and the readers of files under AddressSanitizer and UndefinedBehaviorSanitizer
+# make fuzz   looks for files that break the readers, with clang's libFuzzer; SECONDS=60
 # make bench  speed against the peers, as ratios
 # make zoo    prepare, train, convert networks of a public collection, and how far the integers are from eval
 # make profile  where a training step on grids spends its time: docs/qat_step.md
@@ -19,6 +20,7 @@ VENV ?= .venv
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 QUICK ?=
 MINUTES ?=
+SECONDS ?= 60
 JOBS ?= 2
 
 PY := $(VENV)/bin/python
@@ -29,7 +31,7 @@ CMAKE_FLAGS := -DTORCHSLIM_BUILD_PYTHON=ON -DTORCHSLIM_INPLACE=ON
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: demo demo-cpp results test test-aarch64 sanitize bench zoo profile pictures lint format build setup tests-build clean
+.PHONY: demo demo-cpp results test test-aarch64 sanitize fuzz bench zoo profile pictures lint format build setup tests-build clean
 
 setup:
 	@tools/setup.sh venv "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
@@ -72,6 +74,11 @@ test-aarch64: setup
 
 sanitize: setup
 	@tools/sanitize.sh "$(PY)"
+	@tools/fuzz.sh "$(PY)" run
+
+fuzz: setup
+	@tools/setup.sh debian clang /usr/bin/clang++
+	@tools/fuzz.sh "$(PY)" search "$(SECONDS)"
 
 bench: build
 	@tools/setup.sh extras "$(VENV)" test

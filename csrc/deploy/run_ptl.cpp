@@ -3,18 +3,21 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
 #include <torch/csrc/jit/mobile/import.h>
+#include <torch/csrc/jit/runtime/operator.h>
 #include <torchslim/core/atomic_file.h>
 #include <torchslim/deploy/run_ptl.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <sstream>
 #include <vector>
 
 #include "deploy/ptl_file.h"
+#include "deploy/ptl_program.h"
 #include "deploy/runtime_guards.h"
 #include "deploy/zip_file.h"
 
@@ -22,6 +25,12 @@ namespace torchslim::deploy {
 namespace {
 
 std::string read_file(const std::string& path) {
+  std::error_code error;
+  if (const auto status = std::filesystem::status(path, error);
+      std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    throw core::FileError(std::filesystem::is_directory(status) ? EISDIR : EINVAL,
+                          "torchslim::PtlModel: " + path + " is no file");
+  }
   errno = 0;
   std::ifstream file(path, std::ios::binary);
   std::string bytes{std::istreambuf_iterator<char>(file), {}};
@@ -29,6 +38,17 @@ std::string read_file(const std::string& path) {
     throw core::FileError(errno == 0 ? EIO : errno, "torchslim::PtlModel: cannot read " + path);
   }
   return bytes;
+}
+
+// LibTorch would say so too, but only when it has built the weights.
+void check_operators(const PtlProgram& program, const std::string& path) {
+  for (const PtlOperator& op : program.operators) {
+    const bool known = op.name.find("::") != std::string::npos &&
+                       !torch::jit::getAllOperatorsFor(c10::Symbol::fromQualString(op.name)).empty();
+    TORCH_CHECK_VALUE(
+        known, "torchslim::PtlModel: ", path, " calls the operator ", op.name,
+        ", which this LibTorch does not have; load the library that registers it, or save the model again");
+  }
 }
 
 class OneThread {
@@ -52,7 +72,7 @@ struct PtlModel::Loaded {
 PtlModel::PtlModel(const std::string& path) : PtlModel(read_file(path), path) {}
 
 PtlModel::PtlModel(const std::string& bytes, const std::string& path) : loaded_(std::make_shared<Loaded>()) {
-  read_zip(bytes, path);
+  check_operators(read_program(read_zip(bytes, path), path), path);
   const QnnpackGuard engine;
   const QuietQuantizedTensors quiet;
   torch::jit::ExtraFilesMap extra{{kManifestName, ""}};

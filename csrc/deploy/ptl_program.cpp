@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "deploy/ptl_program.h"
+
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+
+#include "deploy/pickle_file.h"
+
+namespace torchslim::deploy {
+namespace {
+
+constexpr const char* kNeeded[] = {"/bytecode.pkl", "/data.pkl", "/constants.pkl"};
+
+void require_program(bool condition, const std::string& path) {
+  TORCH_CHECK_VALUE(condition, "torchslim: ", path,
+                    " is no program of PyTorch Mobile: bytecode.pkl is not what the lite interpreter reads");
+}
+
+const ZipEntry& record(const std::vector<ZipEntry>& entries, const std::string& name, const std::string& path) {
+  const auto found =
+      std::find_if(entries.begin(), entries.end(), [&](const ZipEntry& entry) { return entry.name.ends_with(name); });
+  TORCH_CHECK_VALUE(found != entries.end(), "torchslim: ", path,
+                    " is not a whole PyTorch Mobile file: it has no record ", name.substr(1),
+                    "; was it saved for another runtime?");
+  return *found;
+}
+
+PtlOperator operator_of(const PickleValue& item, const std::string& path) {
+  const auto& parts = item.items;
+  require_program(parts.size() >= 2 && parts.size() <= 3 && parts[0]->kind == PickleValue::Kind::kText &&
+                      parts[1]->kind == PickleValue::Kind::kText,
+                  path);
+  PtlOperator found{parts[0]->text, parts[1]->text, -1};
+  if (parts.size() == 3) {
+    require_program(parts[2]->kind == PickleValue::Kind::kNumber, path);
+    found.arguments = parts[2]->number;
+  }
+  return found;
+}
+
+// A function: its name, then pairs of a word and a table.
+void add_operators(const PickleValue& function, const std::string& path, std::vector<PtlOperator>& operators) {
+  require_program(function.items.size() >= 2 && function.items[0]->kind == PickleValue::Kind::kText, path);
+  for (const auto& table : function.items[1]->items) {
+    require_program(table->items.size() == 2, path);
+    if (table->items[0]->is_text("operators")) {
+      for (const auto& item : table->items[1]->items) {
+        operators.push_back(operator_of(*item, path));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+PtlProgram read_program(const std::vector<ZipEntry>& entries, const std::string& path) {
+  for (const char* name : kNeeded) {
+    read_pickle(record(entries, name, path).content, path + ": " + (name + 1));
+  }
+  const auto bytecode = read_pickle(record(entries, kNeeded[0], path).content, path);
+  PtlProgram program;
+  require_program(!bytecode->items.empty() && bytecode->items[0]->kind == PickleValue::Kind::kNumber, path);
+  program.bytecode_version = bytecode->items[0]->number;
+  for (size_t i = 1; i < bytecode->items.size(); ++i) {
+    add_operators(*bytecode->items[i], path, program.operators);
+  }
+  return program;
+}
+
+}  // namespace torchslim::deploy
