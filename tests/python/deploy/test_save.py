@@ -130,10 +130,27 @@ def test_saving_changes_neither_model_nor_engine(tmp_path: Path) -> None:
         assert torch.equal(value, before[name]), name
 
 
-@pytest.mark.parametrize("suffix", [".pte", ".onnx", ".slim"])
-def test_other_formats_are_refused_by_name(suffix: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"\{suffix} files are not available yet"):
+@pytest.mark.parametrize(
+    ("suffix", "message"),
+    [
+        (".slim", r"\.slim files are not available yet; save to a path that ends in \.ptl or \.onnx"),
+        (".pt", r"the path must end in \.ptl \(PyTorch Mobile\) or \.onnx"),
+    ],
+)
+def test_other_formats_are_refused_by_name(suffix: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
         ts.deploy.save(vgg().eval(), images(1), tmp_path / f"net{suffix}")
+
+
+def test_a_large_file_is_less_than_a_third_of_the_float_one(tmp_path: Path) -> None:
+    x = torch.randn(2, 3, 32, 32)
+    model = ts.models.mobilenet_v2(1000, in_channels=3)
+    prepared = ts.quant.prepare(model, x)
+    prepared(x)
+    in_float = ts.deploy.save(model.eval(), x[:1], tmp_path / "float.ptl")
+    in_int8 = ts.deploy.save(prepared.eval(), x[:1], tmp_path / "int8.ptl")
+    assert in_float.bytes > 4_000_000
+    assert in_int8.bytes <= 0.30 * in_float.bytes
 
 
 def test_an_unknown_operation_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
