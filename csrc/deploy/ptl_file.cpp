@@ -7,6 +7,10 @@
 #include <torchslim/core/atomic_file.h>
 #include <torchslim/version.h>
 
+#include <cerrno>
+#include <fstream>
+#include <iterator>
+
 #include "deploy/zip_file.h"
 
 namespace torchslim::deploy {
@@ -37,6 +41,16 @@ std::string normalisation(const SaveOptions& options) {
 }
 
 }  // namespace
+
+std::string read_file(const std::string& path) {
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  if (!file) {
+    throw core::FileError(errno == 0 ? EIO : errno, "torchslim: cannot read " + path);
+  }
+  return bytes;
+}
 
 at::Tensor sample_image(const std::vector<int64_t>& shape, float step, int32_t zero_point) {
   std::vector<int64_t> one = shape;

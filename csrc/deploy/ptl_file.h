@@ -21,6 +21,9 @@ json::Object manifest_head(const std::string& kind, const std::vector<int64_t>& 
 /// Throws c10::ValueError unless `path` ends in ".ptl", or if `options` do not fit `shape`.
 void check_save(const std::string& path, const std::vector<int64_t>& shape, const SaveOptions& options);
 
+/// Returns the bytes of a file. Throws core::FileError if it cannot be read.
+std::string read_file(const std::string& path);
+
 /// Puts the bytes of a file in place and describes it.
 SavedFile write_ptl(const std::string& bytes, const std::string& path, const std::string& kind);
 

@@ -3,14 +3,10 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
 #include <torch/csrc/jit/mobile/import.h>
-#include <torchslim/core/atomic_file.h>
 #include <torchslim/deploy/run_ptl.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <fstream>
-#include <iterator>
 #include <sstream>
 #include <vector>
 
@@ -20,16 +16,6 @@
 
 namespace torchslim::deploy {
 namespace {
-
-std::string read_file(const std::string& path) {
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  if (!file) {
-    throw core::FileError(errno == 0 ? EIO : errno, "torchslim::PtlModel: cannot read " + path);
-  }
-  return bytes;
-}
 
 class OneThread {
  public:
