@@ -4,6 +4,8 @@
 # make results  quantisation on Fashion-MNIST, 3 seeds: the tables and pictures of docs/results
 # make test   every test, C++ and Python
 # make test-aarch64  the quantisation kernels for phones' processors, under emulation: the same bits
+# make test-runtimes  the files of many networks in the lite interpreters of torch 2.13 and of Debian's torch 1.13.1
+# make test-arm  the same files in that of torch 2.1.0 for AArch64, under emulation
 # make sanitize  the quantisation kernels and the readers of files under AddressSanitizer and UndefinedBehaviorSanitizer
 # make fuzz   looks for files that break the readers, with clang's libFuzzer; SECONDS=60
 # make bench  speed against the peers, as ratios
@@ -31,7 +33,7 @@ CMAKE_FLAGS := -DTORCHSLIM_BUILD_PYTHON=ON -DTORCHSLIM_INPLACE=ON
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: demo demo-cpp results test test-aarch64 sanitize fuzz bench zoo profile pictures lint format build setup tests-build clean
+.PHONY: demo demo-cpp results test test-aarch64 test-runtimes test-arm sanitize fuzz bench zoo profile pictures lint format build setup tests-build clean
 
 setup:
 	@tools/setup.sh venv "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
@@ -71,6 +73,21 @@ test-aarch64: setup
 	@tools/setup.sh debian g++-aarch64-linux-gnu /usr/bin/aarch64-linux-gnu-g++
 	@tools/setup.sh debian qemu-user-static /usr/bin/qemu-aarch64-static
 	@tools/test_aarch64.sh "$(PY)"
+
+LIBRARY := python/torchslim/lib/libtorchslim.so
+$(LIBRARY): build ;
+RUNTIME_FILES := build/runtimes/files/files.pt
+$(RUNTIME_FILES): $(LIBRARY) tests/runtimes/networks.py tests/runtimes/make_files.py
+	@tools/setup.sh extras "$(VENV)" test
+	@$(PY) tests/runtimes/make_files.py "$(@D)"
+
+test-runtimes: $(RUNTIME_FILES)
+	@$(PY) tests/runtimes/run_files.py "$(<D)"
+	@tools/run_on_debian_torch.sh tests/runtimes/run_files.py "$(<D)"
+
+test-arm: $(RUNTIME_FILES)
+	@tools/setup.sh debian qemu-user-static /usr/bin/qemu-aarch64-static
+	@tools/run_on_arm_torch.sh "$(PY)" tests/runtimes/run_files.py "$(<D)"
 
 sanitize: setup
 	@tools/sanitize.sh "$(PY)"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <pybind11/stl.h>
+#include <torchslim/deploy/check.h>
 #include <torchslim/deploy/evaluate.h>
 #include <torchslim/deploy/integer_graph.h>
 #include <torchslim/deploy/lower.h>
@@ -147,10 +148,11 @@ void bind_reference(py::module_& m) {
 
 template <typename Graph>
 void bind_save(py::module_& m) {
-  m.def("save",
-        [](const Graph& graph, const std::string& path, const std::vector<double>& mean, const std::vector<double>& std,
-           const std::vector<std::string>& labels,
-           std::optional<int64_t> opset) { return deploy::save(graph, path, SaveOptions{mean, std, labels, opset}); });
+  m.def("save", [](const Graph& graph, const std::string& path, const std::vector<double>& mean,
+                   const std::vector<double>& std, const std::vector<std::string>& labels, std::optional<int64_t> opset,
+                   std::optional<int64_t> bytecode) {
+    return deploy::save(graph, path, SaveOptions{mean, std, labels, opset, bytecode});
+  });
 }
 
 void bind_files(py::module_& m) {
@@ -172,6 +174,26 @@ void bind_files(py::module_& m) {
       .def("forward", &PtlModel::forward, ReleaseGil())
       .def_property_readonly("manifest", &PtlModel::manifest);
   m.def("measure_latency", &deploy::measure_latency, ReleaseGil());
+}
+
+void bind_check(py::module_& m) {
+  py::class_<deploy::CheckProblem>(m, "CheckProblem")
+      .def_readonly("op", &deploy::CheckProblem::op)
+      .def_readonly("why", &deploy::CheckProblem::why);
+  py::class_<deploy::CheckedOperator>(m, "CheckedOperator")
+      .def_readonly("name", &deploy::CheckedOperator::name)
+      .def_readonly("arguments", &deploy::CheckedOperator::arguments);
+  py::class_<deploy::CheckReport>(m, "CheckReport")
+      .def_readonly("path", &deploy::CheckReport::path)
+      .def_readonly("runtime", &deploy::CheckReport::runtime)
+      .def_readonly("bytecode_version", &deploy::CheckReport::bytecode_version)
+      .def_readonly("operator_version", &deploy::CheckReport::operator_version)
+      .def_readonly("operators", &deploy::CheckReport::operators)
+      .def_readonly("problems", &deploy::CheckReport::problems)
+      .def_property_readonly("ok", &deploy::CheckReport::ok)
+      .def("__str__", [](const deploy::CheckReport& self) { return deploy::to_string(self); });
+  m.def("known_runtimes", &deploy::known_runtimes);
+  m.def("check", &deploy::check, ReleaseGil());
 }
 
 void bind_evaluation(py::module_& m) {
@@ -240,6 +262,7 @@ void init_deploy(py::module_& m) {
   bind_integer_graph(room);
   bind_reference(room);
   bind_files(room);
+  bind_check(room);
   bind_evaluation(room);
   room.def("format_table",
            [](const py::dict& report, int64_t weights) { return deploy::format_table(report_from(report, weights)); });

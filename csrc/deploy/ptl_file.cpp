@@ -2,13 +2,37 @@
 #include "deploy/ptl_file.h"
 
 #include <c10/util/Exception.h>
+#include <torch/csrc/jit/mobile/compatibility/backport.h>
 #include <torchslim/core/atomic_file.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
 
 #include "deploy/zip_file.h"
 
 namespace torchslim::deploy {
+
 bool ends_with(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+std::string read_file(const std::string& path) {
+  std::error_code error;
+  if (const auto status = std::filesystem::status(path, error);
+      std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    throw core::FileError(std::filesystem::is_directory(status) ? EISDIR : EINVAL,
+                          "torchslim: " + path + " is no file");
+  }
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  if (!file) {
+    throw core::FileError(errno == 0 ? EIO : errno, "torchslim: cannot read " + path);
+  }
+  return bytes;
 }
 
 void check_suffix(const std::string& path) {
@@ -25,6 +49,8 @@ void check_save(const std::string& path, const char* suffix, const std::vector<i
                 const SaveOptions& options) {
   check_suffix(path);
   TORCH_CHECK_VALUE(ends_with(path, suffix), "torchslim::save: the path must end in ", suffix, " here, got ", path);
+  TORCH_CHECK_VALUE(!options.bytecode || (*options.bytecode >= 4 && *options.bytecode <= 7),
+                    "torchslim::save: bytecode must be in [4, 7] or be left out, got ", options.bytecode.value_or(0));
   TORCH_CHECK_VALUE(options.mean.size() == options.std.size(),
                     "torchslim::save: mean and std must have one number per channel each, got ", options.mean.size(),
                     " and ", options.std.size());
@@ -44,6 +70,17 @@ void check_float(const char* who, const graph::Graph& graph) {
                         tensor->name, " holds NaN or infinity");
     }
   }
+}
+
+std::string with_bytecode(const std::string& bytes, const SaveOptions& options) {
+  if (!options.bytecode) {
+    return bytes;
+  }
+  std::istringstream in(bytes);
+  std::ostringstream out;
+  TORCH_CHECK(torch::jit::_backport_for_mobile(in, out, *options.bytecode),
+              "torchslim::save: LibTorch could not write bytecode ", *options.bytecode, "; save without `bytecode`");
+  return out.str();
 }
 
 SavedFile write_ptl(const std::string& bytes, const std::string& path, const std::string& kind) {

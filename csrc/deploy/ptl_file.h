@@ -19,6 +19,12 @@ void check_save(const std::string& path, const char* suffix, const std::vector<i
 /// Throws c10::ValueError, with `who` in front, unless `graph` is of a float model with finite tensors.
 void check_float(const char* who, const graph::Graph& graph);
 
+/// Returns the bytes of a file. Throws core::FileError if it cannot be read.
+std::string read_file(const std::string& path);
+
+/// Returns the bytes of a file with the bytecode that was asked for.
+std::string with_bytecode(const std::string& bytes, const SaveOptions& options);
+
 /// Puts the bytes of a file in place and describes it.
 SavedFile write_ptl(const std::string& bytes, const std::string& path, const std::string& kind);
 

@@ -54,7 +54,7 @@ SavedFile save_float_ptl(const graph::Graph& graph, const std::string& path, con
   const FloatWriter writer(graph::fold_batch_norms(graph));
   const at::Tensor output = run_bytes(writer.serialize({}), float_sample(shape)).contiguous();
   const std::string manifest = float_manifest(kPtlFormat, shape, options, output);
-  return write_ptl(writer.serialize({{kManifestName, manifest}}), path, "float");
+  return write_ptl(with_bytecode(writer.serialize({{kManifestName, manifest}}), options), path, "float");
 }
 
 }  // namespace torchslim::deploy

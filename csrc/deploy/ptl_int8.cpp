@@ -296,7 +296,8 @@ SavedFile save_ptl(const IntegerGraph& graph, const std::string& path, const Sav
   {
     const QnnpackGuard engine;
     const QuietQuantizedTensors quiet;
-    bytes = Int8Writer(graph).serialize({{kManifestName, int8_manifest(kPtlFormat, graph, options, expected)}});
+    const std::string manifest = int8_manifest(kPtlFormat, graph, options, expected);
+    bytes = with_bytecode(Int8Writer(graph).serialize({{kManifestName, manifest}}), options);
   }
   TORCH_CHECK(computes(graph.nodes.back(), run_bytes(bytes, sample), expected), "torchslim::save_ptl: ", path,
               " was not written: it does not compute what the integer reference computes; ",

@@ -4,13 +4,14 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "deploy/pickle_file.h"
 
 namespace torchslim::deploy {
 namespace {
 
-constexpr const char* kNeeded[] = {"/bytecode.pkl", "/data.pkl", "/constants.pkl"};
+constexpr const char* kPickles[] = {"/bytecode.pkl", "/data.pkl", "/constants.pkl"};
 
 void require_program(bool condition, const std::string& path) {
   TORCH_CHECK_VALUE(condition, "torchslim: ", path,
@@ -39,6 +40,15 @@ PtlOperator operator_of(const PickleValue& item, const std::string& path) {
   return found;
 }
 
+// The record "version": a number as text.
+int64_t version_of(std::string_view text, const std::string& path) {
+  int64_t version = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), version);
+  TORCH_CHECK_VALUE(error == std::errc() && end != text.data(), "torchslim: ", path,
+                    " is not a whole PyTorch Mobile file: its record version holds no number");
+  return version;
+}
+
 // A function: its name, then pairs of a word and a table.
 void add_operators(const PickleValue& function, const std::string& path, std::vector<PtlOperator>& operators) {
   require_program(function.items.size() >= 2 && function.items[0]->kind == PickleValue::Kind::kText, path);
@@ -55,13 +65,14 @@ void add_operators(const PickleValue& function, const std::string& path, std::ve
 }  // namespace
 
 PtlProgram read_program(const std::vector<ZipEntry>& entries, const std::string& path) {
-  for (const char* name : kNeeded) {
+  for (const char* name : kPickles) {
     read_pickle(record(entries, name, path).content, path + ": " + (name + 1));
   }
-  const auto bytecode = read_pickle(record(entries, kNeeded[0], path).content, path);
+  const auto bytecode = read_pickle(record(entries, kPickles[0], path).content, path);
   PtlProgram program;
   require_program(!bytecode->items.empty() && bytecode->items[0]->kind == PickleValue::Kind::kNumber, path);
   program.bytecode_version = bytecode->items[0]->number;
+  program.operator_version = version_of(record(entries, "/version", path).content, path);
   for (size_t i = 1; i < bytecode->items.size(); ++i) {
     add_operators(*bytecode->items[i], path, program.operators);
   }

@@ -21,6 +21,7 @@ struct PtlOperator {
 /// What the lite interpreter will run.
 struct PtlProgram {
   int64_t bytecode_version = 0;
+  int64_t operator_version = 0;
   std::vector<PtlOperator> operators;  // of all functions, in the file's order
 };
 

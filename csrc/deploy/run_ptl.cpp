@@ -4,15 +4,10 @@
 #include <c10/util/Exception.h>
 #include <torch/csrc/jit/mobile/import.h>
 #include <torch/csrc/jit/runtime/operator.h>
-#include <torchslim/core/atomic_file.h>
 #include <torchslim/deploy/run_ptl.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <sstream>
 #include <vector>
 
@@ -23,22 +18,6 @@
 
 namespace torchslim::deploy {
 namespace {
-
-std::string read_file(const std::string& path) {
-  std::error_code error;
-  if (const auto status = std::filesystem::status(path, error);
-      std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
-    throw core::FileError(std::filesystem::is_directory(status) ? EISDIR : EINVAL,
-                          "torchslim::PtlModel: " + path + " is no file");
-  }
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  if (!file) {
-    throw core::FileError(errno == 0 ? EIO : errno, "torchslim::PtlModel: cannot read " + path);
-  }
-  return bytes;
-}
 
 // LibTorch would say so too, but only when it has built the weights.
 void check_operators(const PtlProgram& program, const std::string& path) {

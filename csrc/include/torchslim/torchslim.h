@@ -3,6 +3,7 @@
 
 // The whole library; a room's header alone also works.
 #include <torchslim/core/atomic_file.h>
+#include <torchslim/deploy/check.h>
 #include <torchslim/deploy/evaluate.h>
 #include <torchslim/deploy/integer_graph.h>
 #include <torchslim/deploy/lower.h>

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """From a trained model to a file that runs in integers, and what it is worth: parity, size, speed."""
 
+from torchslim.deploy.check import CheckedOperator, CheckProblem, CheckReport, check, known_runtimes
 from torchslim.deploy.evaluate import (
     Agreement,
     accuracy,
@@ -16,6 +17,9 @@ from torchslim.deploy.save import SavedFile, save
 
 __all__ = [
     "Agreement",
+    "CheckProblem",
+    "CheckReport",
+    "CheckedOperator",
     "IntegerGraph",
     "IntegerNode",
     "IntegerResult",
@@ -24,9 +28,11 @@ __all__ = [
     "SavedFile",
     "WeightCount",
     "accuracy",
+    "check",
     "compare_outputs",
     "count_reference_differences",
     "format_table",
+    "known_runtimes",
     "load",
     "lower",
     "machine_name",

@@ -34,6 +34,7 @@ def save(
     std: Sequence[float] = (),
     labels: Sequence[str] = (),
     opset: int | None = None,
+    bytecode: int | None = None,
 ) -> SavedFile:
     """Write `model` as a file for a phone, by the suffix of `path`: `.ptl`, `.onnx` or `.pte`.
 
@@ -51,6 +52,8 @@ def save(
         labels: names of the outputs, for the manifest.
         opset: of `.onnx` files: the version of the operators, 13 to 21. None: the lowest that has all operators of the
             network; weights whose codes fit in 4 bits are then stored in 4, which takes 21.
+        bytecode: of `.ptl` files: an older version, 4 to 7, for runtimes before torch 1.12 (1.10 and 1.11 load 7, 1.9
+            loads 5). None: 8. The operators stay the same.
 
     Raises:
         ValueError: the suffix, or a layer that the file cannot hold; the message names it and the remedy.
@@ -67,10 +70,10 @@ def save(
     manifest = [float(value) for value in mean], [float(value) for value in std], [str(label) for label in labels]
     integer_graph = getattr(model, "integer_graph", None)
     if isinstance(integer_graph, IntegerGraph):
-        saved = _C.deploy.save(integer_graph, target, *manifest, opset)
+        saved = _C.deploy.save(integer_graph, target, *manifest, opset, bytecode)
     else:
         _check_finite(model)  # before a quantiser meets a NaN scale and can only name a channel
-        saved = _C.deploy.save(capture(model, example_inputs), target, *manifest, opset)
+        saved = _C.deploy.save(capture(model, example_inputs), target, *manifest, opset, bytecode)
     return SavedFile(Path(saved.path), cast(Literal["int8", "float"], saved.kind), saved.bytes, saved.records)
 
 

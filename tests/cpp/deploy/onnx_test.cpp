@@ -52,7 +52,7 @@ TEST_CASE("save_onnx: codes that fit take half a byte each", "[deploy][onnx]") {
       codes += node.codes.numel();
     }
   }
-  const int64_t four = save_onnx(graph, path).bytes, eight = save_onnx(graph, path, {{}, {}, {}, 17}).bytes;
+  const int64_t four = save_onnx(graph, path).bytes, eight = save_onnx(graph, path, {{}, {}, {}, 17, {}}).bytes;
   CHECK(eight - four >= codes / 2);
   CHECK(eight - four <= codes / 2 + 100);
 }
@@ -63,7 +63,7 @@ TEST_CASE("save_onnx: float files, and the doors that are shut", "[deploy][onnx]
   const auto graph = networks::resnet(false);
   CHECK(save(graph, path).kind == "float");
   const std::string before = files::content(path);
-  CHECK_THROWS_WITH(save(graph, path, {{}, {}, {}, 12}), ContainsSubstring("opset must be in [13, 21], got 12"));
+  CHECK_THROWS_WITH(save(graph, path, {{}, {}, {}, 12, {}}), ContainsSubstring("opset must be in [13, 21], got 12"));
   CHECK_THROWS_WITH(save_float_onnx(graph, files::temporary("net.ptl")), ContainsSubstring("must end in .onnx here"));
   CHECK_THROWS_WITH(save_float_onnx(networks::resnet(true), path), ContainsSubstring("is fake-quantised"));
   CHECK_THROWS_WITH(save_onnx(IntegerGraph(), path), ContainsSubstring("the graph is empty"));

@@ -142,6 +142,23 @@ def test_other_formats_are_refused_by_name(suffix: str, message: str, tmp_path: 
         ts.deploy.save(vgg().eval(), images(1), tmp_path / f"net{suffix}")
 
 
+@pytest.mark.parametrize("bytecode", [4, 5, 7])
+def test_older_bytecode(bytecode: int, tmp_path: Path) -> None:
+    model, x = trained(resnet), images(3)
+    new = ts.deploy.save(model, x[:1], tmp_path / "new.ptl")
+    old = ts.deploy.save(model, x[:1], tmp_path / "old.ptl", bytecode=bytecode)
+    assert ts.deploy.check(old.path).bytecode_version == bytecode
+    assert ts.deploy.check(new.path).bytecode_version == 8
+    assert torch.equal(ts.deploy.load(old.path)(x), ts.deploy.load(new.path)(x))
+    assert ts.deploy.load(old.path).manifest == ts.deploy.load(new.path).manifest
+    assert old.bytes < new.bytes + 15_000  # weights are not doubled
+
+
+def test_bytecode_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"bytecode must be in \[4, 7\] or be left out, got 3"):
+        ts.deploy.save(vgg().eval(), images(1), tmp_path / "net.ptl", bytecode=3)
+
+
 def test_a_large_file_is_less_than_a_third_of_the_float_one(tmp_path: Path) -> None:
     x = torch.randn(2, 3, 32, 32)
     model = ts.models.mobilenet_v2(1000, in_channels=3)

@@ -23,6 +23,9 @@ struct TORCHSLIM_API SaveOptions {
   /// Of .onnx files: the version of the operators, 13 to 21. Empty: the lowest that has all operators of the network;
   /// weights whose codes fit in 4 bits are then stored in 4, which takes 21.
   std::optional<int64_t> opset;
+  /// Of .ptl files: an older version of the bytecode, 4 to 7, for runtimes before torch 1.12 (1.10 and 1.11 load 7, 1.9 loads
+  /// 5). Empty: this LibTorch's own, 8. The operators stay the same: see `check`.
+  std::optional<int64_t> bytecode;
 };
 
 /// A file that was written.
