@@ -37,8 +37,8 @@ def input_rule() -> str:
 
 
 def histogram(steps: torch.Tensor) -> str:
-    """Returns how often each difference occurs, as text."""
-    values, counts = steps.round().unique(return_counts=True)
+    """Returns how often each difference but 0 occurs, as text."""
+    values, counts = steps[steps != 0].round().unique(return_counts=True)
     return ", ".join(f"{int(value):+d}: {int(counts[i])}" for i, value in enumerate(values))
 
 
