@@ -82,12 +82,12 @@ $(RUNTIME_FILES): $(LIBRARY) tests/runtimes/networks.py tests/runtimes/make_file
 	@$(PY) tests/runtimes/make_files.py "$(@D)"
 
 test-runtimes: $(RUNTIME_FILES)
-	@$(PY) tests/runtimes/run_files.py "$(<D)"
-	@tools/run_on_debian_torch.sh tests/runtimes/run_files.py "$(<D)"
+	@$(PY) tests/runtimes/run_files.py "$(<D)" current
+	@tools/run_on_debian_torch.sh tests/runtimes/run_files.py "$(<D)" 1.13.1
 
 test-arm: $(RUNTIME_FILES)
 	@tools/setup.sh debian qemu-user-static /usr/bin/qemu-aarch64-static
-	@tools/run_on_arm_torch.sh "$(PY)" tests/runtimes/run_files.py "$(<D)"
+	@tools/run_on_arm_torch.sh "$(PY)" tests/runtimes/run_files.py "$(<D)" 2.1.0
 
 sanitize: setup
 	@tools/sanitize.sh "$(PY)"

@@ -19,7 +19,7 @@ mkdir -p "$apt/state/lists/partial" "$apt/cache/archives/partial"
 options=(
   -o "APT::Architecture=$architecture" -o "APT::Architectures=$architecture"
   -o "Dir::State=$apt/state" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt/cache"
-  -o APT::Sandbox::User= -o Debug::NoLocking=1 -o DPkg::Post-Invoke= -o APT::Update::Post-Invoke=
+  -o APT::Sandbox::User= -o Debug::NoLocking=1
   -o APT::Install-Recommends=0 -o Acquire::Languages=none
 )
 apt-get "${options[@]}" -qq update

@@ -5,7 +5,7 @@
 set -euo pipefail
 tools=$(realpath "$(dirname "$0")")
 root=$tools/../build/runtimes/debian
-"$tools/debian_root.sh" "$(dpkg --print-architecture)" "$root" python3-torch
+"$tools/debian_root.sh" "$(dpkg --print-architecture || true)" "$root" python3-torch
 root=$(realpath "$root")
 loader=$(find "$root"/lib*/ -maxdepth 2 -name 'ld-linux-*.so.*' -print -quit)
 system=$(echo "$root"/usr/lib/*-linux-gnu)

@@ -98,17 +98,15 @@ CheckReport check(const std::string& path, const std::string& runtime) {
 
 std::string to_string(const CheckReport& report) {
   std::ostringstream text;
-  const std::string title = runtime_title(report.runtime);
+  text << report.path << (report.ok() ? " fits " : " does not fit ") << runtime_title(report.runtime) << ": ";
   if (report.ok()) {
-    text << report.path << " fits " << title << ": bytecode " << report.bytecode_version << ", operator version "
-         << report.operator_version << ", " << plural(static_cast<int64_t>(report.operators.size()), "operator")
-         << "\n";
+    text << "bytecode " << report.bytecode_version << ", operator version " << report.operator_version << ", "
+         << plural(static_cast<int64_t>(report.operators.size()), "operator");
     return text.str();
   }
-  text << report.path << " does not fit " << title << ": "
-       << plural(static_cast<int64_t>(report.problems.size()), "problem") << "\n";
+  text << plural(static_cast<int64_t>(report.problems.size()), "problem");
   for (const CheckProblem& problem : report.problems) {
-    text << "  " << problem.op << ": " << problem.why << "\n";
+    text << "\n  " << problem.op << ": " << problem.why;
   }
   return text.str();
 }

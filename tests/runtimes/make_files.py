@@ -85,11 +85,13 @@ def write(name: str, network: Network, folder: Path) -> dict[str, Any]:
         integers = ts.quant.convert(trained(model, network))
         entry["int8"] = {"file": f"{stem}.int8.ptl", **described(integers.integer_graph, network.shape)}
         files.append(ts.deploy.save(integers, zeros, folder / entry["int8"]["file"]).path)
-    for file in files:
-        for runtime in ts.deploy.known_runtimes():
-            report = ts.deploy.check(file, runtime)
-            if not report.ok:
-                raise ValueError(str(report))
+    for file, described_file in zip(files, entry.values(), strict=True):
+        reports = {runtime: ts.deploy.check(file, runtime) for runtime in ts.deploy.known_runtimes()}
+        if any(report.ok == (runtime in network.not_on) for runtime, report in reports.items()):
+            raise ValueError("\n".join(str(report) for report in reports.values()))
+        described_file["problems"] = {
+            runtime: [problem.op for problem in report.problems] for runtime, report in reports.items()
+        }
     return entry
 
 

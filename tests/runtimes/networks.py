@@ -29,11 +29,12 @@ ONLY_FLOAT = ("transposed convolution",)
 
 
 class Network(NamedTuple):
-    """A network to be built, the shape of one image, and what it is prepared with."""
+    """A network to be built, the shape of one image, what it is prepared with, and where its files do not load."""
 
     make: Callable[[], nn.Module]
     shape: tuple[int, ...]
     config: dict[str, Any] | None = None
+    not_on: tuple[str, ...] = ()
 
 
 def lengths() -> nn.Module:
@@ -91,6 +92,19 @@ class Inception(nn.Module):
         return result
 
 
+class Attention(nn.Module):
+    """Attention as one operator, which came with torch 2.0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs, self.out = nn.Linear(32, 32), nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inputs(x)
+        result: Tensor = self.out(F.scaled_dot_product_attention(y, y, y))
+        return result
+
+
 class Encoder(nn.Module):
     """A layer of a transformer's encoder over (N, S, 32): softmax and norms stay in float."""
 
@@ -132,6 +146,7 @@ def networks() -> dict[str, Network]:
     found |= {name: Network(lambda name=name: collected(name), (3, 64, 64)) for name in MOBILE}
     found |= {"unet": Network(UNet, (3, 16, 16)), "inception": Network(Inception, (3, 16, 16))}
     found |= {"encoder": Network(Encoder, (12, 32))}
+    found |= {"attention, one operator": Network(Attention, (12, 32), not_on=("1.13.1",))}
     found["lengths"] = Network(lengths, (3, 16))
     found["4 bits"] = Network(depthwise, (3, SIDE, SIDE), {"bits": 4})
     found["learned grids of 6 bits"] = Network(

@@ -3,7 +3,9 @@
 
 Needs torch alone, 1.13 or later, and Python 3.9. Int8 files must answer what the integer reference answers with this
 runtime's input rule, without one difference; where parts compute in float, now and then a sum falls to the other side
-of a step. Float files must answer the same to a relative 1e-4.
+of a step. Float files must answer the same to a relative 1e-4. What `deploy.check` says of each file must be so.
+
+    python run_files.py FOLDER RUNTIME     the runtime by the name that `deploy.check` has for it
 """
 
 import platform
@@ -35,8 +37,8 @@ def input_rule() -> str:
 
 
 def histogram(steps: torch.Tensor) -> str:
-    """Returns how often each difference occurs, as text."""
-    values, counts = steps.round().unique(return_counts=True)
+    """Returns how often each difference but 0 occurs, as text."""
+    values, counts = steps[steps != 0].round().unique(return_counts=True)
     return ", ".join(f"{int(value):+d}: {int(counts[i])}" for i, value in enumerate(values))
 
 
@@ -71,25 +73,38 @@ def run_float(folder: Path, entry: Entry, totals: Totals) -> str:
     return "" if relative <= MOST_RELATIVE else f"relative difference {relative:.1e}"
 
 
+def run_refused(folder: Path, entry: Entry, operators: list[str]) -> str:
+    """Returns what is wrong, as text, "" if the runtime refuses the file and names the operators."""
+    try:
+        _load_for_lite_interpreter(str(folder / entry["file"]))
+    except RuntimeError as error:
+        return "" if all(name in str(error) for name in operators) else f"it is refused for {error}"
+    return f"it loads, but deploy.check says that it lacks {', '.join(operators)}"
+
+
 def main() -> int:
     """Returns 0 if every file answers as it must."""
-    folder = Path(sys.argv[1])
+    folder, runtime = Path(sys.argv[1]), sys.argv[2]
     start = time.time()
     torch.backends.quantized.engine = "qnnpack"
     rule = input_rule()
     title = f"torch {torch.__version__} on {platform.machine()}"
     entries = torch.load(str(folder / "files.pt"))
     totals = dict.fromkeys(("outputs", "exact", "in part", "differ", "differ in part", "relative"), 0)
-    failed = files = between = 0
+    failed = files = refused = between = 0
     for name, kinds in entries.items():
         for kind, entry in kinds.items():
             files += 1
             between += sum(entry.get("codes between rules", {}).values())
             try:
                 with torch.no_grad():
-                    wrong = (
-                        run_int8(folder, entry, rule, totals) if kind == "int8" else run_float(folder, entry, totals)
-                    )
+                    if entry["problems"][runtime]:
+                        refused += 1
+                        wrong = run_refused(folder, entry, entry["problems"][runtime])
+                    elif kind == "int8":
+                        wrong = run_int8(folder, entry, rule, totals)
+                    else:
+                        wrong = run_float(folder, entry, totals)
             except RuntimeError as error:
                 wrong = str(error).strip().splitlines()[0][:300]
             if wrong:
@@ -99,7 +114,10 @@ def main() -> int:
     print(f"{title}: {totals['differ']} of {totals['exact']} outputs of integer networks differ from the reference")
     print(f"{title}: {totals['differ in part']} of {totals['in part']} outputs of networks with parts in float differ")
     print(f"{title}: float files differ by at most {totals['relative']:.1e}, relative")
-    print(f"{title}: {files - failed} of {files} files passed in {time.time() - start:.0f} s")
+    print(
+        f"{title}: {files - failed} of {files} files passed in {time.time() - start:.0f} s,"
+        f" {refused} of them by being refused as deploy.check says"
+    )
     return 1 if failed or not files else 0
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a runtime lacks is refused by name before a phone has to."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from deploy_zoo import SIDE, depthwise, trained
 from torch import Tensor, nn
 
 import torchslim as ts
+
+TOOL = Path(__file__).parents[3] / "tools/make_runtime_tables.py"
 
 
 def scripted(module: nn.Module, path: Path) -> Path:
@@ -59,3 +63,12 @@ def test_an_unknown_runtime_names_those_that_are_known(tmp_path: Path) -> None:
         ts.deploy.check(tmp_path / "any.ptl", "1.9")
     with pytest.raises(FileNotFoundError):
         ts.deploy.check(tmp_path / "missing.ptl")
+
+
+def test_any_torch_can_write_its_table(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", str(TOOL), str(tmp_path), "mine"], check=True)
+    licence, note, bytecode, version, *rows = (tmp_path / "mine.inc").read_text().splitlines()
+    assert licence.endswith("BSD-3-Clause") and note.startswith("// Written by")
+    assert (bytecode, version) == ('R"(bytecode 4 9', "operators 10")
+    assert rows.pop() == ')"'
+    assert {"aten::relu 1 1", "aten::flatten.using_ints 3 1", "aten::add.out 4 3", "aten::format any 1"} <= set(rows)

@@ -46,7 +46,7 @@ TORCHSLIM_API std::vector<std::string> known_runtimes();
 /// the runtime is unknown.
 TORCHSLIM_API CheckReport check(const std::string& path, const std::string& runtime = "current");
 
-/// Returns the report as text: a line that says yes or no, and one for each problem.
+/// Returns the report as text: a line that says yes or no, and one for each problem; no newline ends it.
 TORCHSLIM_API std::string to_string(const CheckReport& report);
 
 }  // namespace torchslim::deploy
