@@ -71,8 +71,9 @@ def targets(training: Results, after: Results) -> str:
     for case in ("W4 AdaRound", "W4 GPTQ", "W4 GPTQ + norms"):
         share = after["recovered"][case]
         add(f"{case} recovers 80 % of what W4 nearest loses", f"{share:.0f} %", share >= 80)
-    more = rounded["mixed, bytes of W4"] - rounded["W4 nearest"]
-    add("mixed beats W4 nearest at its bytes", f"by {more:.2f} points", more > 0)
+    for way in ("nearest", "GPTQ", "AdaRound"):
+        more = rounded[f"mixed {way}"] - rounded[f"W4 {way}"]
+        add(f"mixed {way} beats W4 {way} at its bytes", f"by {more:.2f} points", more > 0)
     return "\n".join(lines)
 
 

@@ -36,7 +36,7 @@ std::vector<std::string> correct_bias(const RunnableModule& model, const Batches
   for (const WalkedLayer& layer : walk.layers()) {
     auto difference = at::zeros({layer.weight.size(0)}, at::kDouble);
     int64_t outputs = 0;
-    walk.for_each_batch(layer, /*in_float=*/true, [&](const LayerValues& rounded, const LayerValues& in_float) {
+    walk.for_each_batch(layer, [&](const LayerValues& rounded, const LayerValues& in_float) {
       difference += channel_sums(in_float.output) - channel_sums(rounded.output);
       outputs += rounded.output.numel() / rounded.output.size(1);
     });

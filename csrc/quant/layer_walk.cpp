@@ -64,6 +64,16 @@ WalkedLayer walked(torch::nn::Module& module) {
   return result;
 }
 
+bool has_grid(const QuantLayer& layer) {
+  const LearnedActivation learned = layer.learned_activation();
+  return learned.is_empty() ? layer.output_fake_quantize()->min_val.isfinite().all().item<bool>() : learned->has_grid();
+}
+
+std::string activation_of(const QuantLayer& layer) {
+  const LearnedActivation learned = layer.learned_activation();
+  return learned.is_empty() ? layer.output_fake_quantize()->options.activation() : learned->options.activation();
+}
+
 }  // namespace
 
 at::Tensor WalkedLayer::factor() const {
@@ -93,8 +103,9 @@ class LayerWalk::InFloat {
     }
     walk.model_.module.apply([&](torch::nn::Module& child) {
       if (auto* quantizer = child.as<FakeQuantizeImpl>()) {
-        switched_.emplace_back(quantizer->fake_quant_enabled, quantizer->fake_quant_enabled.clone());
-        quantizer->disable_fake_quant();
+        switch_off(*quantizer);
+      } else if (auto* learned = child.as<LearnedActivationImpl>()) {
+        switch_off(*learned);
       }
     });
   }
@@ -110,6 +121,12 @@ class LayerWalk::InFloat {
   }
 
  private:
+  template <typename Quantizer>
+  void switch_off(Quantizer& quantizer) {
+    switched_.emplace_back(quantizer.fake_quant_enabled, quantizer.fake_quant_enabled.clone());
+    quantizer.enable_fake_quant(false);
+  }
+
   const LayerWalk& walk_;
   std::vector<at::Tensor> now_;
   std::vector<std::pair<at::Tensor, at::Tensor>> switched_;  // a flag, its value
@@ -128,13 +145,13 @@ LayerWalk::LayerWalk(const char* who, const RunnableModule& model, const Batches
     if (!found.layer->is_prepared()) {
       return;  // stays in float
     }
-    TORCH_CHECK_VALUE(found.layer->output_fake_quantize()->min_val.isfinite().all().item<bool>(), who, ": layer `",
-                      found.layer->layer_name_, "` has seen no data; call quant::calibrate first");
+    TORCH_CHECK_VALUE(has_grid(*found.layer), who, ": layer `", found.layer->layer_name_,
+                      "` has seen no data; call quant::calibrate first");
     tapped.push_back(found.layer);
     found.layer->input_tap_ = [this, &child](const at::Tensor&) {
       WalkedLayer layer = walked(child);
       layer.name = layer.layer->layer_name_;
-      layer.activation = layer.layer->output_fake_quantize()->options.activation();
+      layer.activation = activation_of(*layer.layer);
       const bool again = std::any_of(layers_.begin(), layers_.end(),
                                      [&](const WalkedLayer& other) { return other.layer == layer.layer; });
       TORCH_CHECK_VALUE(!again, who_, ": layer `", layer.name, "` is run twice; make two layers of it");
@@ -176,8 +193,12 @@ LayerWalk::~LayerWalk() {
   }
 }
 
-void LayerWalk::check_bits(int64_t bits) const {
-  const int64_t code = WeightGridOptions().bits(bits).largest_code();
+int64_t LayerWalk::bits_of(const WalkedLayer& layer, std::optional<int64_t> bits) {
+  const WeightQuantizer& grid = layer.layer->weight_fake_quantize_;
+  return bits.value_or(grid.is_empty() ? WeightQuantizerOptions().width() : grid->options.width());
+}
+
+void LayerWalk::check_bits(std::optional<int64_t> bits) const {
   for (const WalkedLayer& layer : layers_) {
     TORCH_CHECK_VALUE(
         !layer.transposed, who_, ": layer `", layer.name,
@@ -185,10 +206,16 @@ void LayerWalk::check_bits(int64_t bits) const {
         "of quant::prepare");
     TORCH_CHECK_VALUE(layer.layer->has_codes(), who_, ": the weight of layer `", layer.name,
                       "` has no grid of integers; give it another weight quantiser in quant::prepare");
+    if (!bits) {
+      TORCH_CHECK_VALUE(bits_of(layer) > 1, who_, ": layer `", layer.name,
+                        "` was prepared for 1 bit, which leaves no choice; give it more in quant::prepare");
+      continue;
+    }
     const WeightQuantizer& grid = layer.layer->weight_fake_quantize_;
     const int64_t largest = grid.is_empty() ? WeightQuantizerOptions().largest_code() : grid->options.largest_code();
-    TORCH_CHECK_VALUE(code <= largest, who_, ": layer `", layer.name, "` was prepared for codes up to ", largest,
-                      ", which ", bits, " bits pass; ask for fewer bits, or prepare it with more");
+    TORCH_CHECK_VALUE(WeightGridOptions().bits(*bits).largest_code() <= largest, who_, ": layer `", layer.name,
+                      "` was prepared for codes up to ", largest, ", which ", *bits,
+                      " bits pass; ask for fewer bits, or prepare it with more");
   }
 }
 
@@ -232,15 +259,15 @@ LayerValues LayerWalk::values_of(const WalkedLayer& layer, const at::Tensor& bat
   return values;
 }
 
-void LayerWalk::for_each_batch(const WalkedLayer& layer, bool in_float, const Use& use) const {
+void LayerWalk::for_each_batch(const WalkedLayer& layer, const Use& use) const {
   batches_.for_each(who_, [&](const at::Tensor& batch) {
     const LayerValues rounded = values_of(layer, batch);
-    LayerValues floats;
-    if (in_float) {
+    LayerValues in_float;
+    {
       const InFloat switched(*this);
-      floats = values_of(layer, batch);
+      in_float = values_of(layer, batch);
     }
-    use(rounded, floats);
+    use(rounded, in_float);
   });
 }
 

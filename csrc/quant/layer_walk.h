@@ -53,12 +53,16 @@ class LayerWalk {
 
   const std::vector<WalkedLayer>& layers() const { return layers_; }
 
-  /// Calls `use` for each batch with the values of `layer` in the module as it is now and, if asked, in the float one: with
-  /// the parameters that the module had at first, and no rounding.
-  void for_each_batch(const WalkedLayer& layer, bool in_float, const Use& use) const;
+  /// Calls `use` for each batch with the values of `layer` in the module as it is now and in the float one: with the
+  /// parameters that the module had at first, and no rounding.
+  void for_each_batch(const WalkedLayer& layer, const Use& use) const;
 
-  /// Throws c10::ValueError unless the weight of every layer lies on a grid that holds codes of that many bits.
-  void check_bits(int64_t bits) const;
+  /// Throws c10::ValueError unless the weight of every layer lies on a grid that holds codes of that many bits; empty: of
+  /// those that it was prepared with.
+  void check_bits(std::optional<int64_t> bits) const;
+
+  /// Returns `bits`, or the width of codes that the weight of `layer` was prepared with.
+  static int64_t bits_of(const WalkedLayer& layer, std::optional<int64_t> bits = std::nullopt);
 
   /// Gives `layer` a rounded weight, and keeps its grid.
   void put_weight(const WalkedLayer& layer, const GridWeight& rounded);

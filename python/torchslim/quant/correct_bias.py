@@ -44,8 +44,7 @@ def correct_bias(model: nn.Module, loader: Loader, *, progress: Progress = None)
                 layer.weight_by_outputs().shape[0], dtype=torch.float64, device=layer.weight.device
             )
             outputs = 0
-            for rounded, in_float in walk.values(layer, in_float=True):
-                assert in_float is not None
+            for rounded, in_float in walk.values(layer):
                 difference += _channel_sums(in_float.output) - _channel_sums(rounded.output)
                 outputs += rounded.output.numel() // rounded.output.shape[1]
             if not _add_to_output(layer, (difference / outputs).to(layer.weight.dtype)):

@@ -42,17 +42,15 @@ class LayerWalk:
         self._floats = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
         self.layers = self._ordered()
 
-    def values(self, layer: WalkedLayer, in_float: bool = False) -> Iterator[tuple[LayerValues, LayerValues | None]]:
-        """Yields for each batch the values of `layer` in the model as it is now and, if asked, in the float one.
+    def values(self, layer: WalkedLayer) -> Iterator[tuple[LayerValues, LayerValues]]:
+        """Yields for each batch the values of `layer` in the model as it is now and in the float one.
 
         The float one has the parameters that the model had at first, and does not round.
         """
         for batch in read_batches(self._who, self._loader):
             rounded = self._values(layer, batch)
-            floats = None
-            if in_float:
-                with self._in_float():
-                    floats = self._values(layer, batch)
+            with self._in_float():
+                floats = self._values(layer, batch)
             yield rounded, floats
 
     def _ordered(self) -> list[WalkedLayer]:
@@ -159,8 +157,18 @@ def folded_bias(layer: WalkedLayer) -> Tensor:
     return bias if norm.bias is None else bias + norm.bias
 
 
-def check_bits(who: str, layers: list[WalkedLayer], bits: int) -> None:
-    """Raises ValueError unless the weight of every layer can be rounded to codes of that many bits on its grid."""
+def bits_of(layer: WalkedLayer, bits: int | None = None) -> int:
+    """Returns `bits`, or the width of codes that the weight of `layer` was prepared with."""
+    if bits is not None:
+        return bits
+    return 8 if layer.weight_fake_quantize is None else layer.weight_fake_quantize.bits
+
+
+def check_bits(who: str, layers: list[WalkedLayer], bits: int | None) -> None:
+    """Raises ValueError unless the weight of every layer can be rounded to codes of that many bits on its grid.
+
+    `bits` None: to codes of those that it was prepared with.
+    """
     for layer in layers:
         grid = layer.weight_fake_quantize
         if isinstance(layer, TransposedLayer):
@@ -173,7 +181,12 @@ def check_bits(who: str, layers: list[WalkedLayer], bits: int) -> None:
                 f"{who}: the weight of layer {layer.layer_name!r} has no grid of integers; "
                 "give it another weight quantiser in torchslim.quant.prepare"
             )
-        if grid is not None and 2 ** (bits - 1) - 1 > grid.largest_code:
+        if bits is None and bits_of(layer) == 1:
+            raise ValueError(
+                f"{who}: layer {layer.layer_name!r} was prepared for 1 bit, which leaves no choice; "
+                "give it more in torchslim.quant.prepare"
+            )
+        if bits is not None and grid is not None and 2 ** (bits - 1) - 1 > grid.largest_code:
             raise ValueError(
                 f"{who}: layer {layer.layer_name!r} was prepared for codes up to {grid.largest_code}, which {bits} "
                 "bits pass; ask for fewer bits, or prepare it with more"
