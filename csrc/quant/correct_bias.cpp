@@ -28,8 +28,9 @@ bool add_to_output(const WalkedLayer& layer, const at::Tensor& offset) {
 
 }  // namespace
 
-std::vector<std::string> correct_bias(const RunnableModule& model, const Batches& batches, const Progress& progress) {
-  LayerWalk walk(kCorrectBias, model, batches);
+std::vector<std::string> correct_bias(const RunnableModule& model, const Batches& batches, const Progress& progress,
+                                      const torch::nn::Module* reference) {
+  LayerWalk walk(kCorrectBias, model, batches, reference);
   const auto total = static_cast<int64_t>(walk.layers().size());
   std::vector<std::string> left;
   int64_t done = 0;

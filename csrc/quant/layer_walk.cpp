@@ -8,8 +8,10 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <map>
 
 #include "quant/graph_layers.h"
+#include "quant/without_rounding.h"
 
 namespace torchslim::quant {
 namespace {
@@ -64,7 +66,21 @@ WalkedLayer walked(torch::nn::Module& module) {
   return result;
 }
 
-bool has_grid(const QuantLayer& layer) {
+// Parameters, and the statistics of batch norms, by name.
+std::map<std::string, at::Tensor> float_tensors(const torch::nn::Module& module) {
+  std::map<std::string, at::Tensor> found;
+  for (const auto& item : module.named_parameters()) {
+    found.emplace(item.key(), item.value());
+  }
+  for (const auto& item : module.named_buffers()) {
+    if (item.key().ends_with("running_mean") || item.key().ends_with("running_var")) {
+      found.emplace(item.key(), item.value());
+    }
+  }
+  return found;
+}
+
+bool layer_has_grid(const QuantLayer& layer) {
   const LearnedActivation learned = layer.learned_activation();
   return learned.is_empty() ? layer.output_fake_quantize()->min_val.isfinite().all().item<bool>() : learned->has_grid();
 }
@@ -93,21 +109,14 @@ at::Tensor WalkedLayer::folded_bias() const {
   return batch_norm->beta.defined() ? result + batch_norm->beta : result;
 }
 
-// The module in float, as it was at first.
+// The module in float, as it was at first or as the reference is.
 class LayerWalk::InFloat {
  public:
-  explicit InFloat(const LayerWalk& walk) : walk_(walk) {
-    for (const auto& [parameter, value] : walk.floats_) {
-      now_.push_back(parameter.variable_data());
-      parameter.set_data(value);
+  explicit InFloat(const LayerWalk& walk) : walk_(walk), without_rounding_(walk.model_.module) {
+    for (const auto& [tensor, value] : walk.floats_) {
+      now_.push_back(tensor.variable_data());
+      tensor.set_data(value);
     }
-    walk.model_.module.apply([&](torch::nn::Module& child) {
-      if (auto* quantizer = child.as<FakeQuantizeImpl>()) {
-        switch_off(*quantizer);
-      } else if (auto* learned = child.as<LearnedActivationImpl>()) {
-        switch_off(*learned);
-      }
-    });
   }
   InFloat(const InFloat&) = delete;
   InFloat& operator=(const InFloat&) = delete;
@@ -115,24 +124,16 @@ class LayerWalk::InFloat {
     for (size_t i = 0; i < now_.size(); ++i) {
       walk_.floats_[i].first.set_data(now_[i]);
     }
-    for (const auto& [flag, value] : switched_) {
-      flag.copy_(value);
-    }
   }
 
  private:
-  template <typename Quantizer>
-  void switch_off(Quantizer& quantizer) {
-    switched_.emplace_back(quantizer.fake_quant_enabled, quantizer.fake_quant_enabled.clone());
-    quantizer.enable_fake_quant(false);
-  }
-
   const LayerWalk& walk_;
+  detail::WithoutRounding without_rounding_;
   std::vector<at::Tensor> now_;
-  std::vector<std::pair<at::Tensor, at::Tensor>> switched_;  // a flag, its value
 };
 
-LayerWalk::LayerWalk(const char* who, const RunnableModule& model, const Batches& batches)
+LayerWalk::LayerWalk(const char* who, const RunnableModule& model, const Batches& batches,
+                     const torch::nn::Module* reference)
     : who_(who), model_(model), batches_(batches), no_grad_(), eval_(model.module) {
   bool holds_layers = false;
   std::vector<QuantLayer*> tapped;
@@ -145,7 +146,7 @@ LayerWalk::LayerWalk(const char* who, const RunnableModule& model, const Batches
     if (!found.layer->is_prepared()) {
       return;  // stays in float
     }
-    TORCH_CHECK_VALUE(has_grid(*found.layer), who, ": layer `", found.layer->layer_name_,
+    TORCH_CHECK_VALUE(layer_has_grid(*found.layer), who, ": layer `", found.layer->layer_name_,
                       "` has seen no data; call quant::calibrate first");
     tapped.push_back(found.layer);
     found.layer->input_tap_ = [this, &child](const at::Tensor&) {
@@ -177,7 +178,28 @@ LayerWalk::LayerWalk(const char* who, const RunnableModule& model, const Batches
     throw;
   }
   for (const at::Tensor& parameter : model.module.parameters()) {
-    floats_.emplace_back(parameter, parameter.detach().clone());
+    first_.emplace_back(parameter, parameter.detach().clone());
+  }
+  if (reference == nullptr) {
+    floats_ = first_;
+  } else {
+    take_floats_of(*reference);
+  }
+}
+
+void LayerWalk::take_floats_of(const torch::nn::Module& reference) {
+  const auto own = float_tensors(model_.module), given = float_tensors(reference);
+  for (const auto& [name, tensor] : own) {
+    if (name.find("fake_quantize.") != std::string::npos) {
+      continue;  // of a quantiser that learns its grid: in float it does nothing
+    }
+    const auto found = given.find(name);
+    TORCH_CHECK_VALUE(found != given.end() && found->second.sizes() == tensor.sizes(), who_, ": the reference has no `",
+                      name, "` of shape ", tensor.sizes(), "; pass the network that was prepared, in float");
+    const at::Tensor& value = found->second;
+    TORCH_CHECK_VALUE(!value.is_alias_of(tensor), who_, ": the reference shares `", name,
+                      "` with the module, so it is rounded too; pass a copy from before its weights were rounded");
+    floats_.emplace_back(tensor, value.detach().to(tensor.options()));
   }
 }
 
@@ -185,7 +207,7 @@ LayerWalk::~LayerWalk() {
   if (kept_) {
     return;
   }
-  for (const auto& [parameter, value] : floats_) {
+  for (const auto& [parameter, value] : first_) {
     parameter.copy_(value);
   }
   for (const auto& [layer, grid] : grids_) {
