@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Puts what the examples of quantisation found into docs/results/quantisation.md: `make results` runs them and this.
 
-Between a line `<!-- begin NAME -->` and the next `<!-- end -->`, the page holds what the function NAME makes of the
-results.
+Between the markers of a name (`page_parts`), the page holds what the function of that name makes of the results.
 """
 
 import argparse
 import json
-import re
 import shutil
 import statistics
 from pathlib import Path
 from typing import Any
+
+import page_parts
 
 PAGE = Path(__file__).parent / "results" / "quantisation.md"
 PICTURES = ("mixed_precision.png", "sensitivity.png")
@@ -101,11 +101,7 @@ def fill(text: str, found: tuple[Results, Results]) -> str:
     """Returns the page's `text` with everything between markers made anew."""
     functions = (circumstances, training, after_training, mixed, targets)
     parts = {function.__name__: function for function in functions}
-
-    def made(match: re.Match[str]) -> str:
-        return f"<!-- begin {match[1]} -->\n{parts[match[1]](*found)}\n<!-- end -->"
-
-    return re.sub(r"<!-- begin (\w+) -->\n.*?<!-- end -->", made, text, flags=re.DOTALL)
+    return page_parts.fill(text, lambda name: parts[name](*found))
 
 
 def main() -> None:
