@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Puts into docs/qat_step.md where a training step on grids spends its time: `make profile`.
 
-Between a line `<!-- begin NAME -->` and the next `<!-- end -->`, the page holds what this script measured for NAME.
+Between the markers of a network (`page_parts`), the page holds what this script measured for it.
 """
 
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads ruin times on a shared machine
 
+import page_parts
 import torch
 
 import torchslim as ts
@@ -70,20 +70,14 @@ def table(name: str) -> str:
 def circumstances() -> str:
     """Where and with what."""
     where = f"{ts.deploy.machine_name()}, torch {torch.__version__}"
-    return f"{where}, one thread, the mean of {STEPS} steps under the profiler."
+    return f"{where}, the mean of {STEPS} steps under the profiler."
 
 
 def main() -> int:
     """Measures all networks and writes the page."""
     torch.set_num_threads(1)
-
-    def made(match: re.Match[str]) -> str:
-        name = match.group(1)
-        text = circumstances() if name == "circumstances" else table(name)
-        return f"<!-- begin {name} -->\n{text}\n<!-- end -->"
-
-    text = PAGE.read_text()
-    PAGE.write_text(re.sub(r"<!-- begin (.+?) -->\n.*?<!-- end -->", made, text, flags=re.DOTALL))
+    text = page_parts.fill(PAGE.read_text(), lambda name: circumstances() if name == "circumstances" else table(name))
+    PAGE.write_text(text)
     print(f"written to {PAGE}")
     return 0
 

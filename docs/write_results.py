@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Puts what the examples of quantisation found into docs/results/quantisation.md: `make results` runs them and this.
 
-Between a line `<!-- begin NAME -->` and the next `<!-- end -->`, the page holds what the function NAME makes of the
-results.
+Between the markers of a name (`page_parts`), the page holds what the function of that name makes of the results.
 """
 
 import argparse
 import json
-import re
 import shutil
 import statistics
 from pathlib import Path
 from typing import Any
+
+import page_parts
 
 PAGE = Path(__file__).parent / "results" / "quantisation.md"
 PICTURES = ("mixed_precision.png", "sensitivity.png")
@@ -71,8 +71,9 @@ def targets(training: Results, after: Results) -> str:
     for case in ("W4 AdaRound", "W4 GPTQ", "W4 GPTQ + norms"):
         share = after["recovered"][case]
         add(f"{case} recovers 80 % of what W4 nearest loses", f"{share:.0f} %", share >= 80)
-    more = rounded["mixed, bytes of W4"] - rounded["W4 nearest"]
-    add("mixed beats W4 nearest at its bytes", f"by {more:.2f} points", more > 0)
+    for way in ("nearest", "GPTQ", "AdaRound"):
+        more = rounded[f"mixed {way}"] - rounded[f"W4 {way}"]
+        add(f"mixed {way} beats W4 {way} at its bytes", f"by {more:.2f} points", more > 0)
     return "\n".join(lines)
 
 
@@ -100,11 +101,7 @@ def fill(text: str, found: tuple[Results, Results]) -> str:
     """Returns the page's `text` with everything between markers made anew."""
     functions = (circumstances, training, after_training, mixed, targets)
     parts = {function.__name__: function for function in functions}
-
-    def made(match: re.Match[str]) -> str:
-        return f"<!-- begin {match[1]} -->\n{parts[match[1]](*found)}\n<!-- end -->"
-
-    return re.sub(r"<!-- begin (\w+) -->\n.*?<!-- end -->", made, text, flags=re.DOTALL)
+    return page_parts.fill(text, lambda name: parts[name](*found))
 
 
 def main() -> None:

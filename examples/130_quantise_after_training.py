@@ -121,14 +121,20 @@ def cases(
     ts.quant.reestimate_batch_norm(network, calibration.batches)
     yield "W4 nearest + norms", network
     network = calibrated(model, four, calibration)
-    ts.quant.apply_adaround(network, calibration.batches, 4, iterations=size.adaround_iterations, seed=seed)
+    ts.quant.apply_adaround(network, calibration.batches, iterations=size.adaround_iterations, seed=seed)
     yield "W4 AdaRound", network
     network = calibrated(model, four, calibration)
-    ts.quant.apply_gptq(network, calibration.batches, 4, act_order=True)
+    ts.quant.apply_gptq(network, calibration.batches, act_order=True)
     yield "W4 GPTQ", network
     ts.quant.reestimate_batch_norm(network, calibration.batches)
     yield "W4 GPTQ + norms", network
-    yield "mixed, bytes of W4", calibrated(model, plan.config, calibration)
+    network = calibrated(model, plan.config, calibration)
+    yield "mixed nearest", network
+    ts.quant.apply_gptq(network, calibration.batches, act_order=True)
+    yield "mixed GPTQ", network
+    network = calibrated(model, plan.config, calibration)
+    ts.quant.apply_adaround(network, calibration.batches, iterations=size.adaround_iterations, seed=seed)
+    yield "mixed AdaRound", network
 
 
 def calibrated(model: nn.Module, config: dict[str, Any], calibration: Calibration) -> ts.quant.PreparedModel:

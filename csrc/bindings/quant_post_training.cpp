@@ -58,20 +58,26 @@ void init_gptq(pybind11::module_& m) {
                              const Numbers& dilation, int64_t groups) {
         return HessianAccumulator(weight_shape, geometry_of(stride, padding, dilation, groups));
       }))
-      .def("add", &HessianAccumulator::add, WithoutGil())
+      .def(
+          "add",
+          [](HessianAccumulator& self, const at::Tensor& input, const std::optional<at::Tensor>& float_input) {
+            self.add(input, float_input.value_or(at::Tensor()));
+          },
+          WithoutGil())
       .def("hessian", &HessianAccumulator::hessian, WithoutGil())
+      .def("drift", &HessianAccumulator::drift, WithoutGil())
       .def_property_readonly("rows", &HessianAccumulator::rows);
   m.def(
       "gptq",
       [](const at::Tensor& weight, const at::Tensor& hessian, int64_t bits, const std::string& search,
-         int64_t block_size, double damping, bool act_order) {
+         int64_t block_size, double damping, bool act_order, const std::optional<at::Tensor>& drift) {
         const auto options = quant::GptqOptions()
                                  .bits(bits)
                                  .scale_search(search)
                                  .block_size(block_size)
                                  .damping(damping)
                                  .act_order(act_order);
-        return as_tuple(quant::gptq(weight, hessian, options));
+        return as_tuple(quant::gptq(weight, hessian, options, drift.value_or(at::Tensor())));
       },
       WithoutGil());
 }

@@ -169,7 +169,11 @@ std::string machine_name() {
       break;
     }
   }
-  return fmt::format("{}, {} cores, {} threads", name, std::thread::hardware_concurrency(), at::get_num_threads());
+  const auto counted = [](int64_t count, const char* what) {
+    return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+  };
+  return fmt::format("{}, {}, {}", name, counted(std::thread::hardware_concurrency(), "core"),
+                     counted(at::get_num_threads(), "thread"));
 }
 
 }  // namespace torchslim::deploy

@@ -253,7 +253,7 @@ at::Tensor joined_codes(std::vector<LearnedPart>& blocks, const Problem& problem
 
 GridWeight adaround(const at::Tensor& weight, const at::Tensor& bias, const LayerSamples& samples,
                     const AdaroundOptions& options, const at::Tensor& scale, const Progress& progress) {
-  const auto grid = WeightGridOptions().bits(options.bits()).scale_search(options.scale_search());
+  const auto grid = detail::grid_options(options.bits(), options.scale_search());
   grid.check(kAdaround);
   check_options(options);
   check_layer(weight, bias, samples);

@@ -15,7 +15,7 @@ constexpr const char* kApplyAdaround = "torchslim::quant::apply_adaround";
 // Rounds `layer` with its batch norm in the weight and bias, as its activation stands behind that.
 GridWeight rounded_layer(const WalkedLayer& layer, const LayerSamples& samples, const AdaroundOptions& options,
                          const Progress& progress) {
-  const auto grid = WeightGridOptions().bits(options.bits()).scale_search(options.scale_search());
+  const auto grid = detail::grid_options(options.bits(), options.scale_search());
   const auto scale = weight_scale(layer.weight, grid);
   const auto factor = layer.factor();
   const auto dims = layer.weight.dim();
@@ -41,11 +41,12 @@ void apply_adaround(const RunnableModule& model, const Batches& batches, const A
   int64_t done = 0;
   for (const WalkedLayer& layer : walk.layers()) {
     LayerSamples samples(layer.weight.sizes(), layer.geometry, max_bytes, static_cast<uint64_t>(options.seed()));
-    walk.for_each_batch(layer, /*in_float=*/true, [&](const LayerValues& rounded, const LayerValues& in_float) {
+    walk.for_each_batch(layer, [&](const LayerValues& rounded, const LayerValues& in_float) {
       samples.add(rounded.input, in_float.output);
     });
     const auto hear = [&](int64_t steps, int64_t) { progress(done + steps, total); };
-    walk.put_weight(layer, rounded_layer(layer, samples, options, progress ? Progress(hear) : Progress()));
+    const auto own = AdaroundOptions(options).bits(LayerWalk::bits_of(layer, options.bits()));
+    walk.put_weight(layer, rounded_layer(layer, samples, own, progress ? Progress(hear) : Progress()));
     done += options.iterations();
   }
   walk.keep();

@@ -19,9 +19,11 @@ void apply_gptq(const RunnableModule& model, const Batches& batches, const GptqO
   int64_t done = 0;
   for (const WalkedLayer& layer : walk.layers()) {
     HessianAccumulator hessian(layer.weight.sizes(), layer.geometry);
-    walk.for_each_batch(layer, /*in_float=*/false,
-                        [&](const LayerValues& rounded, const LayerValues&) { hessian.add(rounded.input); });
-    walk.put_weight(layer, gptq(layer.weight, hessian.hessian(), options));
+    walk.for_each_batch(layer, [&](const LayerValues& rounded, const LayerValues& in_float) {
+      hessian.add(rounded.input, in_float.input);
+    });
+    const auto own = GptqOptions(options).bits(LayerWalk::bits_of(layer, options.bits()));
+    walk.put_weight(layer, gptq(layer.weight, hessian.hessian(), own, hessian.drift()));
     if (progress) {
       progress(++done, total);
     }

@@ -28,15 +28,16 @@ bool add_to_output(const WalkedLayer& layer, const at::Tensor& offset) {
 
 }  // namespace
 
-std::vector<std::string> correct_bias(const RunnableModule& model, const Batches& batches, const Progress& progress) {
-  LayerWalk walk(kCorrectBias, model, batches);
+std::vector<std::string> correct_bias(const RunnableModule& model, const Batches& batches, const Progress& progress,
+                                      const torch::nn::Module* reference) {
+  LayerWalk walk(kCorrectBias, model, batches, reference);
   const auto total = static_cast<int64_t>(walk.layers().size());
   std::vector<std::string> left;
   int64_t done = 0;
   for (const WalkedLayer& layer : walk.layers()) {
     auto difference = at::zeros({layer.weight.size(0)}, at::kDouble);
     int64_t outputs = 0;
-    walk.for_each_batch(layer, /*in_float=*/true, [&](const LayerValues& rounded, const LayerValues& in_float) {
+    walk.for_each_batch(layer, [&](const LayerValues& rounded, const LayerValues& in_float) {
       difference += channel_sums(in_float.output) - channel_sums(rounded.output);
       outputs += rounded.output.numel() / rounded.output.size(1);
     });

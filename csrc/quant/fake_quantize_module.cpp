@@ -214,7 +214,11 @@ at::Tensor FakeQuantizeImpl::forward(const at::Tensor& x) {
     }
   }
   if (!rounds) {
-    return activated(x);
+    const auto activation = activated(x);
+    if (tap_) {
+      tap_(activation);
+    }
+    return activation;
   }
   return options.activation() == "none" ? quantized(x)
                                         : clamp_fake_quantize(x, scale, zero_point, quant_min(), quant_max(),

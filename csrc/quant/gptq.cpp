@@ -28,19 +28,19 @@ void check_options(const GptqOptions& options) {
                     ": damping must be >= 0 and finite, got ", options.damping());
 }
 
-// Returns H as (groups, K, K) float64.
-at::Tensor checked_hessian(const at::Tensor& hessian, const at::Tensor& weight) {
-  detail::check_input(kGptq, hessian);
-  TORCH_CHECK_VALUE(hessian.dim() == 2 || hessian.dim() == 3, kGptq,
-                    ": hessian must have shape (groups, K, K) or (K, K), got ", hessian.sizes());
+// Returns H or D as (groups, K, K) float64.
+at::Tensor checked(const char* name, const at::Tensor& matrix, const at::Tensor& weight) {
+  detail::check_input(kGptq, matrix);
+  TORCH_CHECK_VALUE(matrix.dim() == 2 || matrix.dim() == 3, kGptq, ": ", name,
+                    " must have shape (groups, K, K) or (K, K), got ", matrix.sizes());
   const int64_t width = weight.numel() / weight.size(0);
-  const int64_t groups = hessian.dim() == 2 ? 1 : hessian.size(0);
-  TORCH_CHECK_VALUE(hessian.size(-1) == width && hessian.size(-2) == width, kGptq, ": a weight ", weight.sizes(),
-                    " needs a hessian of shape (groups, ", width, ", ", width, "), got ", hessian.sizes());
-  TORCH_CHECK_VALUE(groups >= 1 && weight.size(0) % groups == 0, kGptq, ": the hessian's ", groups,
+  const int64_t groups = matrix.dim() == 2 ? 1 : matrix.size(0);
+  TORCH_CHECK_VALUE(matrix.size(-1) == width && matrix.size(-2) == width, kGptq, ": a weight ", weight.sizes(),
+                    " needs a ", name, " of shape (groups, ", width, ", ", width, "), got ", matrix.sizes());
+  TORCH_CHECK_VALUE(groups >= 1 && weight.size(0) % groups == 0, kGptq, ": the ", name, "'s ", groups,
                     " groups do not divide the weight's ", weight.size(0), " output channels");
-  TORCH_CHECK_VALUE(hessian.isfinite().all().item<bool>(), kGptq, ": the hessian holds NaN or infinity");
-  return hessian.detach().to(at::kCPU, at::kDouble).reshape({groups, width, width});
+  TORCH_CHECK_VALUE(matrix.isfinite().all().item<bool>(), kGptq, ": the ", name, " holds NaN or infinity");
+  return matrix.detach().to(at::kCPU, at::kDouble).reshape({groups, width, width});
 }
 
 // Returns the upper Cholesky factor of the inverse of a group's damped H.
@@ -118,40 +118,57 @@ at::Tensor round_columns(at::Tensor weight, const at::Tensor& factor, const at::
   return codes;
 }
 
-// Returns eᵀ·H·e of each row, (rows).
-at::Tensor output_error(const at::Tensor& difference, const at::Tensor& hessian) {
-  return difference.matmul(hessian).mul_(difference).sum(1);
-}
+// One group: a weight (rows, width) float64, its nearest codes int8 and scale (rows) float32, H, and w·D (rows, width), which may be
+// undefined.
+struct Group {
+  at::Tensor weight, nearest, scale, hessian, pull;
 
-// The codes of one group: weight (rows, width) float64, nearest codes int8, scale (rows) float32.
-at::Tensor group_codes(const at::Tensor& weight, const at::Tensor& nearest, const at::Tensor& scale,
-                       const at::Tensor& hessian, int64_t group, const GptqOptions& options, float limit) {
-  auto alive = hessian.clone();
-  alive.diagonal().masked_fill_(alive.diagonal() == 0, 1.0);
-  auto moved = weight.clone();
-  at::Tensor order;
-  if (options.act_order()) {
-    order = at::argsort(alive.diagonal(), /*stable=*/true, /*dim=*/0, /*descending=*/true);
-    alive = alive.index_select(0, order).index_select(1, order);
-    moved = moved.index_select(1, order);
+  at::Tensor codes(int64_t group, const GptqOptions& options, float limit) const {
+    auto alive = hessian.clone();
+    alive.diagonal().masked_fill_(alive.diagonal() == 0, 1.0);
+    at::Tensor order;
+    if (options.act_order()) {
+      order = at::argsort(alive.diagonal(), /*stable=*/true, /*dim=*/0, /*descending=*/true);
+      alive = alive.index_select(0, order).index_select(1, order);
+    }
+    const auto ordered = [&](const at::Tensor& columns) {
+      return order.defined() ? columns.index_select(1, order) : columns;
+    };
+    const auto factor = inverse_factor(alive, options.damping(), group);
+    auto moved = ordered(weight).clone();
+    if (pull.defined()) {
+      moved += ordered(pull).matmul(factor.t()).matmul(factor);  // H⁻¹ = Uᵀ·U
+    }
+    auto codes = round_columns(moved, factor, scale, options, limit);
+    if (order.defined()) {
+      codes = at::empty_like(codes).index_copy_(1, order, codes);
+    }
+    return codes.where((error_of(codes) <= error_of(nearest)).unsqueeze(1), nearest);
   }
-  auto codes = round_columns(moved, inverse_factor(alive, options.damping(), group), scale, options, limit);
-  if (options.act_order()) {
-    codes = at::empty_like(codes).index_copy_(1, order, codes);
+
+  // How far each row's output is from the one wanted, but for a constant: (rows).
+  at::Tensor error_of(const at::Tensor& codes) const {
+    const auto difference = codes * scale.to(at::kDouble).unsqueeze(1) - weight;
+    auto slope = difference.matmul(hessian);
+    if (pull.defined()) {
+      slope -= 2 * pull;
+    }
+    return slope.mul_(difference).sum(1);
   }
-  const auto step = scale.to(at::kDouble).unsqueeze(1);
-  const auto better = output_error(codes * step - weight, hessian) <= output_error(nearest * step - weight, hessian);
-  return codes.where(better.unsqueeze(1), nearest);
-}
+};
 
 }  // namespace
 
-GridWeight gptq(const at::Tensor& weight, const at::Tensor& hessian, const GptqOptions& options) {
-  const auto grid = WeightGridOptions().bits(options.bits()).scale_search(options.scale_search());
+GridWeight gptq(const at::Tensor& weight, const at::Tensor& hessian, const GptqOptions& options,
+                const at::Tensor& drift) {
+  const auto grid = detail::grid_options(options.bits(), options.scale_search());
   grid.check(kGptq);
   check_options(options);
   detail::check_grid_weight(kGptq, weight);
-  const auto h = checked_hessian(hessian, weight);
+  const auto h = checked("hessian", hessian, weight);
+  const auto d = drift.defined() ? checked("drift", drift, weight) : at::Tensor();
+  TORCH_CHECK_VALUE(!d.defined() || d.sizes() == h.sizes(), kGptq, ": the drift must have the hessian's shape ",
+                    h.sizes(), ", got ", d.sizes());
   const GridWeight nearest = round_weight(weight, grid);
   const int64_t groups = h.size(0), width = h.size(1);
   const auto w = weight.detach().to(at::kCPU, at::kDouble).reshape({groups, -1, width});
@@ -159,8 +176,8 @@ GridWeight gptq(const at::Tensor& weight, const at::Tensor& hessian, const GptqO
   const auto scale = nearest.scale.to(at::kCPU).view({groups, -1});
   auto codes = at::empty(w.sizes(), at::kChar);
   for (int64_t g = 0; g < groups; ++g) {
-    codes.select(0, g).copy_(
-        group_codes(w[g], start[g], scale[g], h[g], g, options, static_cast<float>(grid.largest_code())));
+    const Group group{w[g], start[g], scale[g], h[g], d.defined() ? w[g].matmul(d[g]) : at::Tensor()};
+    codes.select(0, g).copy_(group.codes(g, options, static_cast<float>(grid.largest_code())));
   }
   return detail::weight_of_codes(codes.reshape(weight.sizes()).to(weight.device()), nearest.scale, weight);
 }

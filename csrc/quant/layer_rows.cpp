@@ -118,6 +118,14 @@ void LayerRows::for_each_chunk(const at::Tensor& input,
   }
 }
 
+void LayerRows::for_each_pair(const at::Tensor& input, const at::Tensor& beside,
+                              const std::function<void(const at::Tensor&, const at::Tensor&)>& use) const {
+  const auto others = samples_of(beside);
+  for_each_chunk(input, [&](const at::Tensor& rows, int64_t begin, int64_t end) {
+    use(rows, rows_of(others.slice(0, begin, end)));
+  });
+}
+
 at::Tensor LayerRows::output_rows(const at::Tensor& output, int64_t begin, int64_t end) const {
   const auto flat = is_linear() ? output.detach().reshape({-1, out_channels()}) : output.detach();
   const auto numbers = flat.slice(0, begin, end).to(at::kCPU, at::kFloat);

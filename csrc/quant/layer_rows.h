@@ -27,6 +27,10 @@ class LayerRows {
   void for_each_chunk(const at::Tensor& input,
                       const std::function<void(const at::Tensor& rows, int64_t begin, int64_t end)>& use) const;
 
+  /// The same with the rows of `beside`, an input of the same shape, next to those of `input`.
+  void for_each_pair(const at::Tensor& input, const at::Tensor& beside,
+                     const std::function<void(const at::Tensor& rows, const at::Tensor& beside)>& use) const;
+
   /// Returns what the layer gives for samples [begin, end) of `output` as (groups, rows, O / groups), float32.
   at::Tensor output_rows(const at::Tensor& output, int64_t begin, int64_t end) const;
 

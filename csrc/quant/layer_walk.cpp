@@ -8,8 +8,10 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <map>
 
 #include "quant/graph_layers.h"
+#include "quant/without_rounding.h"
 
 namespace torchslim::quant {
 namespace {
@@ -64,6 +66,30 @@ WalkedLayer walked(torch::nn::Module& module) {
   return result;
 }
 
+// Parameters, and the statistics of batch norms, by name.
+std::map<std::string, at::Tensor> float_tensors(const torch::nn::Module& module) {
+  std::map<std::string, at::Tensor> found;
+  for (const auto& item : module.named_parameters()) {
+    found.emplace(item.key(), item.value());
+  }
+  for (const auto& item : module.named_buffers()) {
+    if (item.key().ends_with("running_mean") || item.key().ends_with("running_var")) {
+      found.emplace(item.key(), item.value());
+    }
+  }
+  return found;
+}
+
+bool layer_has_grid(const QuantLayer& layer) {
+  const LearnedActivation learned = layer.learned_activation();
+  return learned.is_empty() ? layer.output_fake_quantize()->min_val.isfinite().all().item<bool>() : learned->has_grid();
+}
+
+std::string activation_of(const QuantLayer& layer) {
+  const LearnedActivation learned = layer.learned_activation();
+  return learned.is_empty() ? layer.output_fake_quantize()->options.activation() : learned->options.activation();
+}
+
 }  // namespace
 
 at::Tensor WalkedLayer::factor() const {
@@ -83,20 +109,14 @@ at::Tensor WalkedLayer::folded_bias() const {
   return batch_norm->beta.defined() ? result + batch_norm->beta : result;
 }
 
-// The module in float, as it was at first.
+// The module in float, as it was at first or as the reference is.
 class LayerWalk::InFloat {
  public:
-  explicit InFloat(const LayerWalk& walk) : walk_(walk) {
-    for (const auto& [parameter, value] : walk.floats_) {
-      now_.push_back(parameter.variable_data());
-      parameter.set_data(value);
+  explicit InFloat(const LayerWalk& walk) : walk_(walk), without_rounding_(walk.model_.module) {
+    for (const auto& [tensor, value] : walk.floats_) {
+      now_.push_back(tensor.variable_data());
+      tensor.set_data(value);
     }
-    walk.model_.module.apply([&](torch::nn::Module& child) {
-      if (auto* quantizer = child.as<FakeQuantizeImpl>()) {
-        switched_.emplace_back(quantizer->fake_quant_enabled, quantizer->fake_quant_enabled.clone());
-        quantizer->disable_fake_quant();
-      }
-    });
   }
   InFloat(const InFloat&) = delete;
   InFloat& operator=(const InFloat&) = delete;
@@ -104,18 +124,16 @@ class LayerWalk::InFloat {
     for (size_t i = 0; i < now_.size(); ++i) {
       walk_.floats_[i].first.set_data(now_[i]);
     }
-    for (const auto& [flag, value] : switched_) {
-      flag.copy_(value);
-    }
   }
 
  private:
   const LayerWalk& walk_;
+  detail::WithoutRounding without_rounding_;
   std::vector<at::Tensor> now_;
-  std::vector<std::pair<at::Tensor, at::Tensor>> switched_;  // a flag, its value
 };
 
-LayerWalk::LayerWalk(const char* who, const RunnableModule& model, const Batches& batches)
+LayerWalk::LayerWalk(const char* who, const RunnableModule& model, const Batches& batches,
+                     const torch::nn::Module* reference)
     : who_(who), model_(model), batches_(batches), no_grad_(), eval_(model.module) {
   bool holds_layers = false;
   std::vector<QuantLayer*> tapped;
@@ -128,13 +146,13 @@ LayerWalk::LayerWalk(const char* who, const RunnableModule& model, const Batches
     if (!found.layer->is_prepared()) {
       return;  // stays in float
     }
-    TORCH_CHECK_VALUE(found.layer->output_fake_quantize()->min_val.isfinite().all().item<bool>(), who, ": layer `",
-                      found.layer->layer_name_, "` has seen no data; call quant::calibrate first");
+    TORCH_CHECK_VALUE(layer_has_grid(*found.layer), who, ": layer `", found.layer->layer_name_,
+                      "` has seen no data; call quant::calibrate first");
     tapped.push_back(found.layer);
     found.layer->input_tap_ = [this, &child](const at::Tensor&) {
       WalkedLayer layer = walked(child);
       layer.name = layer.layer->layer_name_;
-      layer.activation = layer.layer->output_fake_quantize()->options.activation();
+      layer.activation = activation_of(*layer.layer);
       const bool again = std::any_of(layers_.begin(), layers_.end(),
                                      [&](const WalkedLayer& other) { return other.layer == layer.layer; });
       TORCH_CHECK_VALUE(!again, who_, ": layer `", layer.name, "` is run twice; make two layers of it");
@@ -160,7 +178,28 @@ LayerWalk::LayerWalk(const char* who, const RunnableModule& model, const Batches
     throw;
   }
   for (const at::Tensor& parameter : model.module.parameters()) {
-    floats_.emplace_back(parameter, parameter.detach().clone());
+    first_.emplace_back(parameter, parameter.detach().clone());
+  }
+  if (reference == nullptr) {
+    floats_ = first_;
+  } else {
+    take_floats_of(*reference);
+  }
+}
+
+void LayerWalk::take_floats_of(const torch::nn::Module& reference) {
+  const auto own = float_tensors(model_.module), given = float_tensors(reference);
+  for (const auto& [name, tensor] : own) {
+    if (name.find("fake_quantize.") != std::string::npos) {
+      continue;  // of a quantiser that learns its grid: in float it does nothing
+    }
+    const auto found = given.find(name);
+    TORCH_CHECK_VALUE(found != given.end() && found->second.sizes() == tensor.sizes(), who_, ": the reference has no `",
+                      name, "` of shape ", tensor.sizes(), "; pass the network that was prepared, in float");
+    const at::Tensor& value = found->second;
+    TORCH_CHECK_VALUE(!value.is_alias_of(tensor), who_, ": the reference shares `", name,
+                      "` with the module, so it is rounded too; pass a copy from before its weights were rounded");
+    floats_.emplace_back(tensor, value.detach().to(tensor.options()));
   }
 }
 
@@ -168,7 +207,7 @@ LayerWalk::~LayerWalk() {
   if (kept_) {
     return;
   }
-  for (const auto& [parameter, value] : floats_) {
+  for (const auto& [parameter, value] : first_) {
     parameter.copy_(value);
   }
   for (const auto& [layer, grid] : grids_) {
@@ -176,8 +215,12 @@ LayerWalk::~LayerWalk() {
   }
 }
 
-void LayerWalk::check_bits(int64_t bits) const {
-  const int64_t code = WeightGridOptions().bits(bits).largest_code();
+int64_t LayerWalk::bits_of(const WalkedLayer& layer, std::optional<int64_t> bits) {
+  const WeightQuantizer& grid = layer.layer->weight_fake_quantize_;
+  return bits.value_or(grid.is_empty() ? WeightQuantizerOptions().width() : grid->options.width());
+}
+
+void LayerWalk::check_bits(std::optional<int64_t> bits) const {
   for (const WalkedLayer& layer : layers_) {
     TORCH_CHECK_VALUE(
         !layer.transposed, who_, ": layer `", layer.name,
@@ -185,10 +228,16 @@ void LayerWalk::check_bits(int64_t bits) const {
         "of quant::prepare");
     TORCH_CHECK_VALUE(layer.layer->has_codes(), who_, ": the weight of layer `", layer.name,
                       "` has no grid of integers; give it another weight quantiser in quant::prepare");
+    if (!bits) {
+      TORCH_CHECK_VALUE(bits_of(layer) > 1, who_, ": layer `", layer.name,
+                        "` was prepared for 1 bit, which leaves no choice; give it more in quant::prepare");
+      continue;
+    }
     const WeightQuantizer& grid = layer.layer->weight_fake_quantize_;
     const int64_t largest = grid.is_empty() ? WeightQuantizerOptions().largest_code() : grid->options.largest_code();
-    TORCH_CHECK_VALUE(code <= largest, who_, ": layer `", layer.name, "` was prepared for codes up to ", largest,
-                      ", which ", bits, " bits pass; ask for fewer bits, or prepare it with more");
+    TORCH_CHECK_VALUE(WeightGridOptions().bits(*bits).largest_code() <= largest, who_, ": layer `", layer.name,
+                      "` was prepared for codes up to ", largest, ", which ", *bits,
+                      " bits pass; ask for fewer bits, or prepare it with more");
   }
 }
 
@@ -232,15 +281,15 @@ LayerValues LayerWalk::values_of(const WalkedLayer& layer, const at::Tensor& bat
   return values;
 }
 
-void LayerWalk::for_each_batch(const WalkedLayer& layer, bool in_float, const Use& use) const {
+void LayerWalk::for_each_batch(const WalkedLayer& layer, const Use& use) const {
   batches_.for_each(who_, [&](const at::Tensor& batch) {
     const LayerValues rounded = values_of(layer, batch);
-    LayerValues floats;
-    if (in_float) {
+    LayerValues in_float;
+    {
       const InFloat switched(*this);
-      floats = values_of(layer, batch);
+      in_float = values_of(layer, batch);
     }
-    use(rounded, floats);
+    use(rounded, in_float);
   });
 }
 

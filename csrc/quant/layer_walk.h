@@ -46,19 +46,26 @@ class LayerWalk {
   /// Runs the first batch to find the order.
   /// Throws c10::ValueError, with `who` in front, if the module holds no layer of `quant/layers.h`, one is not prepared or
   /// not calibrated or is run twice, or there is no batch.
-  LayerWalk(const char* who, const RunnableModule& model, const Batches& batches);
+  ///   reference  whose parameters and batch norm statistics the float module has, by name; null: those that the module has
+  ///              at first
+  LayerWalk(const char* who, const RunnableModule& model, const Batches& batches,
+            const torch::nn::Module* reference = nullptr);
   LayerWalk(const LayerWalk&) = delete;
   LayerWalk& operator=(const LayerWalk&) = delete;
   ~LayerWalk();
 
   const std::vector<WalkedLayer>& layers() const { return layers_; }
 
-  /// Calls `use` for each batch with the values of `layer` in the module as it is now and, if asked, in the float one: with
-  /// the parameters that the module had at first, and no rounding.
-  void for_each_batch(const WalkedLayer& layer, bool in_float, const Use& use) const;
+  /// Calls `use` for each batch with the values of `layer` in the module as it is now and in the float one: with the
+  /// parameters that the module had at first, or those of the reference, and no rounding.
+  void for_each_batch(const WalkedLayer& layer, const Use& use) const;
 
-  /// Throws c10::ValueError unless the weight of every layer lies on a grid that holds codes of that many bits.
-  void check_bits(int64_t bits) const;
+  /// Throws c10::ValueError unless the weight of every layer lies on a grid that holds codes of that many bits; empty: of
+  /// those that it was prepared with.
+  void check_bits(std::optional<int64_t> bits) const;
+
+  /// Returns `bits`, or the width of codes that the weight of `layer` was prepared with.
+  static int64_t bits_of(const WalkedLayer& layer, std::optional<int64_t> bits = std::nullopt);
 
   /// Gives `layer` a rounded weight, and keeps its grid.
   void put_weight(const WalkedLayer& layer, const GridWeight& rounded);
@@ -69,6 +76,7 @@ class LayerWalk {
  private:
   class InFloat;
 
+  void take_floats_of(const torch::nn::Module& reference);
   static void set_grid(QuantWeightLayer& layer, const WeightQuantizer& grid);
   LayerValues values_of(const WalkedLayer& layer, const at::Tensor& batch) const;
 
@@ -78,7 +86,8 @@ class LayerWalk {
   at::NoGradGuard no_grad_;
   core::EvalMode eval_;
   std::vector<WalkedLayer> layers_;
-  std::vector<std::pair<at::Tensor, at::Tensor>> floats_;             // a parameter, its values at first
+  std::vector<std::pair<at::Tensor, at::Tensor>> first_;              // a parameter, its values at first
+  std::vector<std::pair<at::Tensor, at::Tensor>> floats_;             // a tensor, its values in the float module
   std::vector<std::pair<QuantWeightLayer*, WeightQuantizer>> grids_;  // of layers that got another, what they had
   bool kept_ = false;
 };

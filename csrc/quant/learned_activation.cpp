@@ -107,6 +107,9 @@ at::Tensor LearnedActivationImpl::forward(const at::Tensor& x) {
     initialize_(y);
   }
   if (!rounds) {
+    if (tap_) {
+      tap_(y);
+    }
     return y;
   }
   TORCH_CHECK_VALUE(has_grid(), kLearnedActivation, ": the grid has no values yet; run a batch in training mode first");

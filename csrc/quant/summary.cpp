@@ -2,6 +2,7 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
+#include <torchslim/quant/fake_quantize.h>
 #include <torchslim/quant/fake_quantize_weight.h>
 #include <torchslim/quant/layers.h>
 #include <torchslim/quant/learned_activation.h>
@@ -10,14 +11,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <map>
 
+#include "core/eval_mode.h"
 #include "quant/graph_layers.h"
+#include "quant/without_rounding.h"
 
 namespace torchslim::quant {
 namespace {
 
 constexpr const char* kGridError = "torchslim::grid_error";
+constexpr const char* kSummary = "torchslim::quant::summary";
 
 std::string number_or_dash(const std::optional<double>& value, const char* form) {
   return value ? fmt::format(fmt::runtime(form), *value) : "-";
@@ -60,10 +66,16 @@ SummaryRow weight_row(const std::string& layer, const at::Tensor& weight, const 
   return row;
 }
 
+bool has_grid(const FakeQuantizeImpl& quantizer) {
+  return quantizer.min_val.numel() > 0 && quantizer.min_val.isfinite().all().item<bool>();
+}
+
+bool has_grid(const LearnedActivationImpl& quantizer) { return quantizer.has_grid(); }
+
 SummaryRow activation_row(const std::string& layer, const FakeQuantizeImpl& quantizer) {
   const std::string grid = quantizer.options.symmetric() ? "fake_quantize symmetric" : "fake_quantize";
   SummaryRow row{layer, "activation", grid, quantizer.options.bits(), {}, {}, {}, {}};
-  if (quantizer.min_val.numel() > 0 && quantizer.min_val.isfinite().all().item<bool>()) {
+  if (has_grid(quantizer)) {
     set_scale(row, quantizer.scale);
   }
   return row;
@@ -71,11 +83,27 @@ SummaryRow activation_row(const std::string& layer, const FakeQuantizeImpl& quan
 
 SummaryRow activation_row(const std::string& layer, const LearnedActivationImpl& quantizer) {
   SummaryRow row{layer, "activation", quantizer.options.quantizer(), quantizer.options.bits(), {}, {}, {}, {}};
-  if (quantizer.has_grid()) {
+  if (has_grid(quantizer)) {
     set_scale(row, quantizer.grid().scale);
   }
   return row;
 }
+
+/// Calls `visit(name, quantizer)` for each quantiser of an activation.
+template <typename Visit>
+void visit_quantizers(torch::nn::Module& module, const Visit& visit) {
+  for (const auto& item : module.named_modules("", /*include_self=*/false)) {
+    if (auto* quantizer = item.value()->as<FakeQuantizeImpl>()) {
+      visit(item.key(), *quantizer);
+    } else if (auto* learned = item.value()->as<LearnedActivationImpl>()) {
+      visit(item.key(), *learned);
+    }
+  }
+}
+
+GridTensors current_grid(const FakeQuantizeImpl& quantizer) { return {quantizer.scale, quantizer.zero_point}; }
+
+GridTensors current_grid(const LearnedActivationImpl& quantizer) { return quantizer.grid(); }
 
 /// The name of the layer that holds a quantiser, or of the quantiser.
 std::string layer_of(const std::string& quantizer) {
@@ -101,7 +129,71 @@ void for_each_weight_layer(torch::nn::Module& module, const Visit& visit) {
   }
 }
 
+/// Rows of what `module` holds; `errors` are of its activations, by the name of the quantiser.
+std::vector<SummaryRow> summary_rows(torch::nn::Module& module, const std::map<std::string, GridError>& errors) {
+  std::vector<SummaryRow> rows;
+  for_each_weight_layer(module, [&](const std::string& name, const QuantWeightLayer& layer, const at::Tensor& weight) {
+    if (layer.is_prepared()) {
+      rows.push_back(weight_row(name, weight, layer.weight_fake_quantize()));
+    }
+  });
+  const auto add = [&](const std::string& name, const auto& quantizer) {
+    SummaryRow row = activation_row(layer_of(name), quantizer);
+    if (const auto found = errors.find(name); found != errors.end()) {
+      row.saturated = found->second.saturated;
+      row.sqnr = found->second.sqnr;
+    }
+    rows.push_back(row);
+  };
+  visit_quantizers(module, add);
+  TORCH_CHECK_VALUE(!rows.empty(), kSummary, ": the module holds no quantiser; call quant::prepare first");
+  return rows;
+}
+
 }  // namespace
+
+/// Listens to the quantisers of a module for its life, and tells what their rounding costs.
+class ActivationErrors {
+ public:
+  /// Throws c10::ValueError if there is nothing to compare.
+  explicit ActivationErrors(torch::nn::Module& module) {
+    visit_quantizers(module, [](const std::string& name, auto& quantizer) {
+      const bool rounds = quantizer.fake_quant_enabled.template item<bool>();
+      TORCH_CHECK_VALUE(has_grid(quantizer) && rounds, kSummary, ": `", name, "` ",
+                        rounds ? "has seen no data" : "is disabled",
+                        ", so there is nothing to compare; run training forwards first");
+    });
+    visit_quantizers(module, [this](const std::string& name, auto& quantizer) {
+      taps_.push_back(&quantizer.tap_);
+      quantizer.tap_ = [this, name, &quantizer](const at::Tensor& x) {
+        const GridTensors grid = current_grid(quantizer);
+        const at::Tensor y =
+            fake_quantize(x, grid.scale, grid.zero_point, quantizer.quant_min(), quantizer.quant_max());
+        found_.insert_or_assign(name, grid_error(x.to(at::kFloat), y.to(at::kFloat), grid.scale));
+      };
+    });
+  }
+  ActivationErrors(const ActivationErrors&) = delete;
+  ActivationErrors& operator=(const ActivationErrors&) = delete;
+  ~ActivationErrors() {
+    for (auto* tap : taps_) {
+      *tap = nullptr;
+    }
+  }
+
+  /// Runs the module in float, and returns the error of each quantiser's grid by its name.
+  std::map<std::string, GridError> on(const RunnableModule& model, const at::Tensor& inputs) {
+    const at::NoGradGuard no_grad;
+    const core::EvalMode eval(model.module);
+    const detail::WithoutRounding in_float(model.module);
+    model.forward(inputs);
+    return found_;
+  }
+
+ private:
+  std::vector<std::function<void(const at::Tensor&)>*> taps_;
+  std::map<std::string, GridError> found_;
+};
 
 GridError grid_error(const at::Tensor& x, const at::Tensor& rounded, const at::Tensor& scale) {
   TORCH_CHECK_VALUE(x.sizes() == rounded.sizes() && x.numel() > 0, kGridError,
@@ -136,23 +228,10 @@ GridError grid_error(const at::Tensor& x, const at::Tensor& rounded, const at::T
   return {static_cast<double>(cut) / static_cast<double>(x.numel()), ratio};
 }
 
-std::vector<SummaryRow> summary(torch::nn::Module& module) {
-  std::vector<SummaryRow> rows;
-  for_each_weight_layer(module, [&](const std::string& name, const QuantWeightLayer& layer, const at::Tensor& weight) {
-    if (layer.is_prepared()) {
-      rows.push_back(weight_row(name, weight, layer.weight_fake_quantize()));
-    }
-  });
-  for (const auto& item : module.named_modules("", /*include_self=*/false)) {
-    if (const auto* quantizer = item.value()->as<FakeQuantizeImpl>()) {
-      rows.push_back(activation_row(layer_of(item.key()), *quantizer));
-    } else if (const auto* learned = item.value()->as<LearnedActivationImpl>()) {
-      rows.push_back(activation_row(layer_of(item.key()), *learned));
-    }
-  }
-  TORCH_CHECK_VALUE(!rows.empty(),
-                    "torchslim::quant::summary: the module holds no quantiser; call quant::prepare first");
-  return rows;
+std::vector<SummaryRow> summary(torch::nn::Module& module) { return summary_rows(module, {}); }
+
+std::vector<SummaryRow> summary(const RunnableModule& model, const at::Tensor& inputs) {
+  return summary_rows(model.module, ActivationErrors(model.module).on(model, inputs));
 }
 
 std::string to_string(const std::vector<SummaryRow>& rows) {

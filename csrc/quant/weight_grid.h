@@ -4,8 +4,17 @@
 #include <ATen/core/Tensor.h>
 #include <torchslim/quant/weight_grid.h>
 
+#include <cstdint>
+#include <optional>
+#include <string>
+
 // What the methods that round weights share.
 namespace torchslim::quant::detail {
+
+/// Returns the grid that a method rounds to: of 4 bits unless `bits` says otherwise.
+inline WeightGridOptions grid_options(std::optional<int64_t> bits, const std::string& scale_search) {
+  return WeightGridOptions().bits(bits.value_or(4)).scale_search(scale_search);
+}
 
 /// Throws unless `weight` is (O, ...) of a floating type, not empty, and finite; `who` is the name that errors show.
 void check_grid_weight(const char* who, const at::Tensor& weight);

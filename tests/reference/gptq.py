@@ -37,17 +37,38 @@ def optimal_brain_quantiser(row: Floats, scale: float, hessian: Floats, bits: in
     return codes
 
 
-def gptq_codes(weight: Floats, hessian: Floats, bits: int, damping: float, act_order: bool) -> Codes:
-    """The codes of one group: weight (rows, K), hessian (K, K)."""
+def toward_float(row: Floats, inputs: Floats, float_inputs: Floats, damping: float) -> Floats:
+    """The weight that, before rounding, answers `inputs` most like `row` answers `float_inputs`: least squares."""
+    missing = (float_inputs - inputs) @ row
+    ridge = np.sqrt(len(inputs) * damping / 2) * np.eye(len(row))
+    move = np.linalg.lstsq(np.vstack([inputs, ridge]), np.append(missing, np.zeros(len(row))), rcond=None)[0]
+    return row + move
+
+
+def gptq_codes(
+    weight: Floats,
+    hessian: Floats,
+    bits: int,
+    damping: float,
+    act_order: bool,
+    inputs: tuple[Floats, Floats] | None = None,
+) -> Codes:
+    """The codes of one group: weight (rows, K), hessian (K, K), and what has drifted: inputs, and those in float."""
     diagonal = np.where(hessian.diagonal() == 0, 1.0, hessian.diagonal())
     damped = hessian - np.diag(hessian.diagonal()) + np.diag(diagonal + damping * diagonal.mean())
     order = np.argsort(-diagonal, kind="stable") if act_order else np.arange(len(diagonal))
     codes = np.zeros(weight.shape, dtype=np.int64)
     for row, out in zip(weight, codes, strict=True):
         scale = scale_of(row, bits)
-        out[order] = optimal_brain_quantiser(row[order], scale, damped[np.ix_(order, order)], bits)
+        start = row if inputs is None else toward_float(row, *inputs, damping * diagonal.mean())
+        out[order] = optimal_brain_quantiser(start[order], scale, damped[np.ix_(order, order)], bits)
         nearest = np.array([code_of(value, scale, bits) for value in row])
-        if output_error(row, nearest, scale, hessian) < output_error(row, out, scale, hessian):
+        if inputs is None:
+            ours, its = (output_error(row, codes, scale, hessian) for codes in (out, nearest))
+        else:
+            wanted = inputs[1] @ row
+            ours, its = (float(np.square(wanted - inputs[0] @ (codes * scale)).sum()) for codes in (out, nearest))
+        if its < ours:
             out[:] = nearest
     return codes
 

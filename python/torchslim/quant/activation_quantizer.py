@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from torchslim.quant.resizing_state import ResizingState
@@ -104,3 +105,17 @@ class ActivationQuantizer(ResizingState):
 
     def _after_loading(self) -> None:
         self._read_flags()
+
+
+@contextmanager
+def without_rounding(model: nn.Module) -> Iterator[None]:
+    """Keeps the activations of a prepared model from being rounded."""
+    quantizers = [module for module in model.modules() if isinstance(module, ActivationQuantizer)]
+    rounded = [bool(quantizer.fake_quant_enabled.item()) for quantizer in quantizers]
+    try:
+        for quantizer in quantizers:
+            quantizer.disable_fake_quant()
+        yield
+    finally:
+        for quantizer, enabled in zip(quantizers, rounded, strict=True):
+            quantizer.enable_fake_quant(enabled)

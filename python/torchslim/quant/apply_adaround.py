@@ -13,6 +13,7 @@ from torchslim.quant.batches import Loader, Progress
 from torchslim.quant.layer_samples import LayerSamples
 from torchslim.quant.layer_walk import (
     WalkedLayer,
+    bits_of,
     channel_factor,
     check_bits,
     folded_bias,
@@ -28,7 +29,7 @@ _WHO = "torchslim.quant.apply_adaround"
 def apply_adaround(
     model: nn.Module,
     loader: Loader,
-    bits: int = 4,
+    bits: int | None = None,
     *,
     scale_search: ScaleSearch = "absmax",
     iterations: int = 10000,
@@ -48,7 +49,7 @@ def apply_adaround(
     Args:
         model: of `prepare`, after `calibrate` or training, in any mode, which it keeps.
         loader: gives batches of inputs, or tuples that begin with one, the same each time; some hundred images.
-        bits: width of a code, 2 to 8.
+        bits: width of a code, 2 to 8; None: the width that each layer was prepared with.
         scale_search: as for `adaround`.
         iterations: as for `adaround`, for each layer.
         batch_size: as for `adaround`.
@@ -65,19 +66,19 @@ def apply_adaround(
 
     Example:
         >>> ts.quant.calibrate(prepared, loader)
-        >>> ts.quant.apply_adaround(prepared, loader, bits=4)
+        >>> ts.quant.apply_adaround(prepared, loader)
     """
     options = {"iterations": iterations, "batch_size": batch_size, "regularization": regularization, "seed": seed}
     with walk_layers(_WHO, model, loader) as walk:
         check_bits(_WHO, walk.layers, bits)
         for done, layer in enumerate(walk.layers):
             samples = LayerSamples(layer.weight.shape, **geometry(layer), max_bytes=max_bytes, seed=seed)
-            for rounded, in_float in walk.values(layer, in_float=True):
-                assert in_float is not None
+            for rounded, in_float in walk.values(layer):
                 samples.add(rounded.input, in_float.output)
-            scale = weight_scale(layer.weight, bits, scale_search)
+            width = bits_of(layer, bits)
+            scale = weight_scale(layer.weight, width, scale_search)
             hear = _told(progress, done * iterations, len(walk.layers) * iterations)
-            put_weight(layer, _rounded(layer, samples, bits, scale, progress=hear, **options))
+            put_weight(layer, _rounded(layer, samples, width, scale, progress=hear, **options))
 
 
 def _told(progress: Progress, before: int, total: int) -> Progress:

@@ -8,7 +8,7 @@ from torch import nn
 from torchslim.quant.batches import Loader, Progress
 from torchslim.quant.gptq import gptq
 from torchslim.quant.hessian import HessianAccumulator
-from torchslim.quant.layer_walk import check_bits, geometry, put_weight, walk_layers
+from torchslim.quant.layer_walk import bits_of, check_bits, geometry, put_weight, walk_layers
 from torchslim.quant.weight_grid import ScaleSearch
 
 _WHO = "torchslim.quant.apply_gptq"
@@ -17,7 +17,7 @@ _WHO = "torchslim.quant.apply_gptq"
 def apply_gptq(
     model: nn.Module,
     loader: Loader,
-    bits: int = 4,
+    bits: int | None = None,
     *,
     scale_search: ScaleSearch = "absmax",
     block_size: int = 128,
@@ -27,14 +27,15 @@ def apply_gptq(
 ) -> None:
     """Rounds the weights of a prepared, calibrated model by GPTQ, layer by layer in the order data flows.
 
-    Each layer is rounded for the inputs that the layers rounded before it give it. Memory: a copy of the parameters and
-    one layer's Hessian; each layer runs the batches anew up to itself. Batch norms are left alone: rounding per output
-    channel commutes with them.
+    Each layer is rounded so that, with the inputs that the layers rounded before it give it, it answers what it answers
+    in float: so a layer makes up for those before it (`gptq` with a drift). Memory: a copy of the parameters, and one
+    layer's Hessian and drift; each layer runs the batches anew up to itself. Batch norms are left alone: rounding per
+    output channel commutes with them.
 
     Args:
         model: of `prepare`, after `calibrate` or training, in any mode, which it keeps.
         loader: gives batches of inputs, or tuples that begin with one, the same each time; some hundred images.
-        bits: width of a code, 2 to 8.
+        bits: width of a code, 2 to 8; None: the width that each layer was prepared with.
         scale_search: as for `gptq`.
         block_size: as for `gptq`.
         damping: as for `gptq`.
@@ -49,22 +50,23 @@ def apply_gptq(
 
     Example:
         >>> ts.quant.calibrate(prepared, loader)
-        >>> ts.quant.apply_gptq(prepared, loader, bits=4)
+        >>> ts.quant.apply_gptq(prepared, loader)
     """
     with walk_layers(_WHO, model, loader) as walk:
         check_bits(_WHO, walk.layers, bits)
         for done, layer in enumerate(walk.layers, 1):
             hessian = HessianAccumulator(layer.weight.shape, **geometry(layer))
-            for rounded, _ in walk.values(layer):
-                hessian.add(rounded.input)
+            for rounded, in_float in walk.values(layer):
+                hessian.add(rounded.input, in_float.input)
             rounded_weight = gptq(
                 layer.weight,
                 hessian.hessian(),
-                bits,
+                bits_of(layer, bits),
                 scale_search=scale_search,
                 block_size=block_size,
                 damping=damping,
                 act_order=act_order,
+                drift=hessian.drift(),
             )
             put_weight(layer, rounded_weight)
             if progress is not None:

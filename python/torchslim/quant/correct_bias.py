@@ -12,7 +12,9 @@ from torchslim.quant.layer_walk import WalkedLayer, channel_factor, walk_layers
 _WHO = "torchslim.quant.correct_bias"
 
 
-def correct_bias(model: nn.Module, loader: Loader, *, progress: Progress = None) -> list[str]:
+def correct_bias(
+    model: nn.Module, loader: Loader, *, reference: nn.Module | None = None, progress: Progress = None
+) -> list[str]:
     """Makes up for what rounding does to the mean of each output channel, layer by layer in the order data flows.
 
     Adds E[y in float] − E[y rounded], with y behind the batch norm and before the activation, over batches and
@@ -22,6 +24,9 @@ def correct_bias(model: nn.Module, loader: Loader, *, progress: Progress = None)
     Args:
         model: of `prepare`, after `calibrate` or training, in any mode, which it keeps.
         loader: gives batches of inputs, or tuples that begin with one, the same each time; some hundred images.
+        reference: the model in float, where the weights of `model` were rounded since (`apply_gptq`, `apply_adaround`):
+            what was prepared, or a copy of `model` from before; its parameters and batch norm statistics are taken by
+            name. None: `model` as it is.
         progress: hears (layers done, layers).
 
     Returns:
@@ -30,7 +35,8 @@ def correct_bias(model: nn.Module, loader: Loader, *, progress: Progress = None)
 
     Raises:
         ValueError: the model is not prepared or not calibrated, or runs a layer twice; the loader can be read once
-            only, is empty, or gives NaN or infinity. The model is then as it was.
+            only, is empty, or gives NaN or infinity; the reference is another model or shares its weights. The model
+            is then as it was.
 
     Example:
         >>> ts.quant.calibrate(prepared, loader)
@@ -38,14 +44,13 @@ def correct_bias(model: nn.Module, loader: Loader, *, progress: Progress = None)
         []
     """
     left = []
-    with walk_layers(_WHO, model, loader) as walk:
+    with walk_layers(_WHO, model, loader, reference) as walk:
         for done, layer in enumerate(walk.layers, 1):
             difference = torch.zeros(
                 layer.weight_by_outputs().shape[0], dtype=torch.float64, device=layer.weight.device
             )
             outputs = 0
-            for rounded, in_float in walk.values(layer, in_float=True):
-                assert in_float is not None
+            for rounded, in_float in walk.values(layer):
                 difference += _channel_sums(in_float.output) - _channel_sums(rounded.output)
                 outputs += rounded.output.numel() // rounded.output.shape[1]
             if not _add_to_output(layer, (difference / outputs).to(layer.weight.dtype)):

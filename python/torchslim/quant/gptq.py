@@ -18,12 +18,17 @@ def gptq(
     block_size: int = 128,
     damping: float = 0.01,
     act_order: bool = False,
+    drift: Tensor | None = None,
 ) -> GridWeight:
     """Rounds a weight so that the layer's output changes least (Frantar et al. 2023, arXiv:2210.17323, algorithm 1).
 
     With U the upper Cholesky factor of H⁻¹, for each column i: e = (w_i − q_i) / U_ii and w_j −= e·U_ij for j > i.
     A channel that the nearest grid point would serve better (smaller (q−w)ᵀ·H·(q−w)) takes that, so the result is
     never worse. In float64.
+
+    With a drift D what is approached is the answer of the float network: w·x_float by q·x. Of all weights, before
+    rounding, w' = w + w·D·H⁻¹ comes nearest; that is rounded, and what is compared is (q−w)ᵀ·H·(q−w) − 2·w·D·(q−w).
+    Li et al. 2025, arXiv:2504.02692, move w column by column; in one step it is the same aim.
 
     Args:
         weight: (O, ...), floating point, not empty. No gradient flows to it.
@@ -34,6 +39,7 @@ def gptq(
             on it.
         damping: share of the mean of H's diagonal that is added to it, ≥ 0; it grows until H is positive definite.
         act_order: whether columns are rounded in the order of falling H[i, i].
+        drift: of H's shape, of `HessianAccumulator`; None: the layer's own answer to its inputs is approached.
 
     Returns:
         the weight on its grid, the scale, the codes.
@@ -47,4 +53,5 @@ def gptq(
         tensor([[3, 1],
                 [3, 3]], dtype=torch.int8)
     """
-    return GridWeight(*_C.quant.gptq(weight, hessian, bits, scale_search, block_size, damping, act_order))
+    options = bits, scale_search, block_size, damping, act_order
+    return GridWeight(*_C.quant.gptq(weight, hessian, *options, drift))

@@ -21,7 +21,9 @@ def as_list(numbers: Numbers) -> list[int]:
 class HessianAccumulator:
     """Collects H = mean of 2·x·xᵀ over all rows x that a layer's weight is applied to (Frantar et al. 2023).
 
-    Memory: H, and some megabytes for the rows of a few samples (or of one).
+    And, where what the float network would give the layer is known, the drift D = mean of 2·(x_float − x)·xᵀ, from
+    which `gptq` makes good what moved x (Li et al. 2025, arXiv:2504.02692). Memory: H and D, and some megabytes for the
+    rows of a few samples (or of one).
 
     Args:
         weight_shape: (O, I) of a linear layer, (O, I/groups, k) or (O, I/groups, kh, kw) of a convolution.
@@ -55,13 +57,17 @@ class HessianAccumulator:
             list(weight_shape), as_list(stride), as_list(padding), as_list(dilation), groups
         )
 
-    def add(self, input: Tensor) -> None:
+    def add(self, input: Tensor, float_input: Tensor | None = None) -> None:
         """Adds a batch of the layer's inputs: floating point, (..., I) or (N, I, ...), not empty. No gradient.
 
+        Args:
+            input: what the layer is given.
+            float_input: what the float network gives it, of the same shape. Every batch has one, or none has.
+
         Raises:
-            ValueError: it does not fit the layer, is empty, or holds NaN or infinity. Nothing is then added.
+            ValueError: one does not fit the layer, is empty, or holds NaN or infinity. Nothing is then added.
         """
-        self._state.add(input)
+        self._state.add(input, float_input)
 
     def hessian(self) -> Tensor:
         """Returns H, float64 (groups, K, K), K = I for a linear layer, I/groups·kh·kw for a convolution.
@@ -71,6 +77,15 @@ class HessianAccumulator:
         """
         hessian: Tensor = self._state.hessian()
         return hessian
+
+    def drift(self) -> Tensor:
+        """Returns D, of H's shape: D[:, i, j] is of the drift of input i beside input j.
+
+        Raises:
+            ValueError: no float input was added.
+        """
+        drift: Tensor = self._state.drift()
+        return drift
 
     @property
     def rows(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from torchslim.quant.activation_quantizer import ActivationQuantizer
+from torchslim.quant.activation_quantizer import without_rounding
 from torchslim.quant.batches import Loader, in_mode, read_batches, unchanged_on_error
 from torchslim.quant.layers import QuantLayer, QuantLinear
 from torchslim.quant.weight_grid import GridWeight
@@ -34,25 +34,27 @@ class _StopError(Exception):
 class LayerWalk:
     """Visits the layers of a prepared model in the order data flows through them; `walk_layers` makes one."""
 
-    def __init__(self, who: str, model: nn.Module, loader: Loader) -> None:
+    def __init__(self, who: str, model: nn.Module, loader: Loader, reference: nn.Module | None = None) -> None:
         """Runs the first batch to find the order."""
         self._who = who
         self._model = model
         self._loader = loader
-        self._floats = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
         self.layers = self._ordered()
+        self._floats: list[tuple[Tensor, Tensor]]
+        if reference is None:
+            self._floats = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
+        else:
+            self._floats = self._floats_of(reference)
 
-    def values(self, layer: WalkedLayer, in_float: bool = False) -> Iterator[tuple[LayerValues, LayerValues | None]]:
-        """Yields for each batch the values of `layer` in the model as it is now and, if asked, in the float one.
+    def values(self, layer: WalkedLayer) -> Iterator[tuple[LayerValues, LayerValues]]:
+        """Yields for each batch the values of `layer` in the model as it is now and in the float one.
 
-        The float one has the parameters that the model had at first, and does not round.
+        The float one has the parameters that the model had at first, or those of the reference, and does not round.
         """
         for batch in read_batches(self._who, self._loader):
             rounded = self._values(layer, batch)
-            floats = None
-            if in_float:
-                with self._in_float():
-                    floats = self._values(layer, batch)
+            with self._in_float():
+                floats = self._values(layer, batch)
             yield rounded, floats
 
     def _ordered(self) -> list[WalkedLayer]:
@@ -84,6 +86,26 @@ class LayerWalk:
                 break
         return found
 
+    def _floats_of(self, reference: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        given = _float_tensors(reference)
+        found = []
+        for name, tensor in _float_tensors(self._model).items():
+            if "fake_quantize." in name:
+                continue  # of a quantiser that learns its grid: in float it does nothing
+            value = given.get(name)
+            if value is None or value.shape != tensor.shape:
+                raise ValueError(
+                    f"{self._who}: the reference has no {name!r} of shape {tuple(tensor.shape)}; "
+                    "pass the model that was prepared, in float"
+                )
+            if value.data_ptr() == tensor.data_ptr():
+                raise ValueError(
+                    f"{self._who}: the reference shares {name!r} with the model, so it is rounded too; "
+                    "pass a copy from before its weights were rounded"
+                )
+            found.append((tensor, value.detach().to(tensor)))
+        return found
+
     def _values(self, layer: WalkedLayer, batch: Tensor) -> LayerValues:
         seen: list[Tensor] = []
 
@@ -98,34 +120,36 @@ class LayerWalk:
 
     @contextmanager
     def _in_float(self) -> Iterator[None]:
-        now = [parameter.data for parameter, _ in self._floats]
-        quantizers = [module for module in self._model.modules() if isinstance(module, ActivationQuantizer)]
-        rounds = [bool(quantizer.fake_quant_enabled.item()) for quantizer in quantizers]
+        now = [tensor.data for tensor, _ in self._floats]
         try:
-            for parameter, value in self._floats:
-                parameter.data = value
-            for quantizer in quantizers:
-                quantizer.disable_fake_quant()
-            yield
+            for tensor, value in self._floats:
+                tensor.data = value
+            with without_rounding(self._model):
+                yield
         finally:
-            for (parameter, _), value in zip(self._floats, now, strict=True):
-                parameter.data = value
-            for quantizer, enabled in zip(quantizers, rounds, strict=True):
-                quantizer.enable_fake_quant(enabled)
+            for (tensor, _), value in zip(self._floats, now, strict=True):
+                tensor.data = value
+
+
+def _float_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters, and the statistics of batch norms, by name."""
+    statistics = (item for item in model.named_buffers() if item[0].endswith(("running_mean", "running_var")))
+    return {**dict(model.named_parameters()), **dict(statistics)}
 
 
 @contextmanager
-def walk_layers(who: str, model: nn.Module, loader: Loader) -> Iterator[LayerWalk]:
+def walk_layers(who: str, model: nn.Module, loader: Loader, reference: nn.Module | None = None) -> Iterator[LayerWalk]:
     """Yields a walk through a prepared, calibrated model, in eval mode and without gradients.
 
-    Modes are put back at the end; parameters and buffers too if an error passes.
+    The float one has the parameters and batch norm statistics of `reference`, by name; None: those of the model. Modes
+    are put back at the end; parameters and buffers too if an error passes.
 
     Raises:
         ValueError: the model holds no layer, is not prepared or not calibrated, runs a layer twice; there is no batch;
             the loader can be read only once.
     """
     with torch.no_grad(), in_mode(model, False), unchanged_on_error([model], parameters=True):
-        yield LayerWalk(who, model, loader)
+        yield LayerWalk(who, model, loader, reference)
 
 
 @contextmanager
@@ -159,8 +183,18 @@ def folded_bias(layer: WalkedLayer) -> Tensor:
     return bias if norm.bias is None else bias + norm.bias
 
 
-def check_bits(who: str, layers: list[WalkedLayer], bits: int) -> None:
-    """Raises ValueError unless the weight of every layer can be rounded to codes of that many bits on its grid."""
+def bits_of(layer: WalkedLayer, bits: int | None = None) -> int:
+    """Returns `bits`, or the width of codes that the weight of `layer` was prepared with."""
+    if bits is not None:
+        return bits
+    return 8 if layer.weight_fake_quantize is None else layer.weight_fake_quantize.bits
+
+
+def check_bits(who: str, layers: list[WalkedLayer], bits: int | None) -> None:
+    """Raises ValueError unless the weight of every layer can be rounded to codes of that many bits on its grid.
+
+    `bits` None: to codes of those that it was prepared with.
+    """
     for layer in layers:
         grid = layer.weight_fake_quantize
         if isinstance(layer, TransposedLayer):
@@ -173,7 +207,12 @@ def check_bits(who: str, layers: list[WalkedLayer], bits: int) -> None:
                 f"{who}: the weight of layer {layer.layer_name!r} has no grid of integers; "
                 "give it another weight quantiser in torchslim.quant.prepare"
             )
-        if grid is not None and 2 ** (bits - 1) - 1 > grid.largest_code:
+        if bits is None and bits_of(layer) == 1:
+            raise ValueError(
+                f"{who}: layer {layer.layer_name!r} was prepared for 1 bit, which leaves no choice; "
+                "give it more in torchslim.quant.prepare"
+            )
+        if bits is not None and grid is not None and 2 ** (bits - 1) - 1 > grid.largest_code:
             raise ValueError(
                 f"{who}: layer {layer.layer_name!r} was prepared for codes up to {grid.largest_code}, which {bits} "
                 "bits pass; ask for fewer bits, or prepare it with more"

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor, nn
 
 from torchslim import _C
-from torchslim.quant.activation_quantizer import ActivationQuantizer
+from torchslim.quant.activation_quantizer import ActivationQuantizer, without_rounding
+from torchslim.quant.batches import in_mode
 from torchslim.quant.layers import QuantLayer
 from torchslim.quant.prepared_model import PreparedModel, fake_quantizers
 
@@ -63,7 +63,8 @@ class Summary:
 def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
     """Returns a row for each weight and each activation that a prepared model quantises, as it is now.
 
-    Weights are compared with what they are rounded to, and with `inputs` activations too, in eval mode. The model is
+    Weights are compared with what they are rounded to. With `inputs` activations are too: the model runs on them in
+    eval mode with no rounding, and each activation is compared with what its quantiser would make of it. The model is
     left as it is.
 
     Args:
@@ -140,29 +141,19 @@ def _activation_errors(
             raise ValueError(f"{_WHO}: {name!r} {why}, so there is nothing to compare; run training forwards first")
     errors: dict[str, tuple[float, float]] = {}
 
-    def compare(name: str, quantizer: ActivationQuantizer, x: Tensor, y: Tensor) -> None:
-        error: tuple[float, float] = _C.quant.grid_error(quantizer._activated(x).float(), y.float(), quantizer.scale)
+    def compare(name: str, quantizer: ActivationQuantizer, x: Tensor) -> None:
+        error: tuple[float, float] = _C.quant.grid_error(x.float(), quantizer._quantized(x).float(), quantizer.scale)
         errors[name] = error
 
     handles = [
-        quantizer.register_forward_hook(lambda q, args, y, name=name: compare(name, q, args[0], y))
+        quantizer.register_forward_hook(lambda q, args, y, name=name: compare(name, q, y))
         for name, quantizer in quantizers.items()
     ]
     try:
-        with _eval(model):
+        # In float: in eval what a quantiser is given lies on its grid already.
+        with in_mode(model, False), without_rounding(model):
             model(inputs)
     finally:
         for handle in handles:
             handle.remove()
     return errors
-
-
-@contextmanager
-def _eval(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

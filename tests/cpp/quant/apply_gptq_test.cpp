@@ -28,6 +28,31 @@ TEST_CASE("apply_gptq: weights on their grids, the output nearer than with neare
   CHECK(ours < 0.05 * expected.var().item<double>());
 }
 
+TEST_CASE("apply_gptq: each layer has the bits it was prepared with, unless told otherwise", "[quant][apply_gptq]") {
+  small_net::Net net;
+  prepare(*net, PrepareOptions().weight_bits(5).layer("first", LayerOptions().weight_bits(3)));
+  const auto data = small_net::batches();
+  calibrate(net, data);
+  apply_gptq(net, data);
+  const auto largest_code = [](const ConvBnAct2d& layer) {
+    const auto scale = layer->weight_fake_quantize()->scale.view({-1, 1, 1, 1});
+    return (layer->conv->weight / scale).abs().max().round().item<int64_t>();
+  };
+  CHECK(largest_code(net->first) == 3);
+  CHECK(largest_code(net->pointwise) == 15);
+}
+
+TEST_CASE("apply_gptq: activations may have learned grids", "[quant][apply_gptq]") {
+  small_net::Net net;
+  prepare(*net, PrepareOptions().activation_quantizer("lsq"));
+  const auto data = small_net::batches();
+  CHECK_THROWS_WITH(apply_gptq(net, data), ContainsSubstring("layer `first` has seen no data"));
+  net->forward(at::cat(data));  // in training mode: learned grids begin with the first batch
+  apply_gptq(net, data, GptqOptions().bits(4));
+  CHECK(net->first->learned_activation()->fake_quant_enabled.item<bool>());
+  CHECK(net->pointwise->weight_fake_quantize()->is_frozen());
+}
+
 TEST_CASE("apply_gptq: after an error the module is as it was", "[quant][apply_gptq]") {
   auto net = small_net::prepared();
   CHECK_THROWS_WITH(apply_gptq(net, small_net::batches()),

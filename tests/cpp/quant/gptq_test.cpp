@@ -27,6 +27,21 @@ TEST_CASE("HessianAccumulator: a convolution is unfolded per group", "[quant][he
   }
 }
 
+TEST_CASE("HessianAccumulator: the drift from the float network's inputs", "[quant][hessian]") {
+  HessianAccumulator hessian({3, 2});
+  hessian.add(at::tensor({1.0f, 2.0f}).reshape({1, 2}), at::tensor({1.5f, 2.0f}).reshape({1, 2}));
+  hessian.add(at::tensor({3.0f, 0.0f}).reshape({1, 2}), at::tensor({3.0f, 1.0f}).reshape({1, 2}));
+  CHECK(at::equal(hessian.hessian(), at::tensor({10.0, 2.0, 2.0, 4.0}, at::kDouble).reshape({1, 2, 2})));
+  CHECK(at::equal(hessian.drift(), at::tensor({0.5, 1.0, 3.0, 0.0}, at::kDouble).reshape({1, 2, 2})));
+  CHECK_THROWS_WITH(hessian.add(at::ones({1, 2})),
+                    ContainsSubstring("must have a float input or none, got one without"));
+  CHECK_THROWS_WITH(hessian.add(at::ones({1, 2}), at::ones({2, 2})), ContainsSubstring("must have the input's shape"));
+  CHECK(hessian.rows() == 2);
+  HessianAccumulator without({3, 2});
+  without.add(at::ones({1, 2}));
+  CHECK_THROWS_WITH(without.drift(), ContainsSubstring("no float input was added"));
+}
+
 TEST_CASE("HessianAccumulator: refuses what does not fit", "[quant][hessian]") {
   HessianAccumulator hessian({4, 3});
   CHECK_THROWS_WITH(hessian.hessian(), ContainsSubstring("torchslim::HessianAccumulator: no input was added"));
@@ -55,6 +70,23 @@ TEST_CASE("gptq: less error at the output than nearest", "[quant][gptq]") {
     const auto options = GptqOptions().bits(3).act_order(act_order);
     CHECK(error(gptq(weight, hessian.hessian(), options).weight) < 0.6 * nearest);
   }
+}
+
+TEST_CASE("gptq: with a drift, the answer is that to the float inputs", "[quant][gptq]") {
+  at::manual_seed(0);
+  const auto x = at::randn({500, 20}).matmul(at::randn({20, 20}) * at::logspace(0, -2, 20).unsqueeze(1));
+  const auto moved = x + 0.1 * x.roll(1, 1);  // what rounding before it makes of it, with a part that can be made good
+  const auto weight = at::randn({8, 20});
+  HessianAccumulator hessian(weight.sizes());
+  hessian.add(moved, x);
+  const auto options = GptqOptions().bits(4);
+  const auto error = [&](const GridWeight& grid) {
+    return (weight.matmul(x.t()) - grid.weight.matmul(moved.t())).square().mean().item<double>();
+  };
+  const double ours = error(gptq(weight, hessian.hessian(), options, hessian.drift()));
+  CHECK(ours < 0.5 * error(gptq(weight, hessian.hessian(), options)));
+  CHECK_THROWS_WITH(gptq(weight, hessian.hessian(), options, at::eye(4)),
+                    ContainsSubstring("needs a drift of shape (groups, 20, 20)"));
 }
 
 TEST_CASE("gptq: a singular Hessian is damped, one that is not positive refused", "[quant][gptq]") {

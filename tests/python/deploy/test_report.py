@@ -52,7 +52,7 @@ def test_table_and_json_come_from_the_same_numbers() -> None:
 def test_what_was_not_measured_is_a_dash_and_null() -> None:
     assert json.loads(ts.deploy.report_json({}))["accuracy"]["teacher"] is None
     assert "student, int8 file" in ts.deploy.format_table({})
-    assert "cores" in ts.deploy.machine_name()
+    assert " core" in ts.deploy.machine_name()
 
 
 def test_latency_is_ordered(tmp_path: Path) -> None:

@@ -107,7 +107,8 @@ def test_missing_images_are_an_error_in_one_line(tmp_path: Path, capsys: Any) ->
         assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_the_page_is_made_of_the_results_and_holds_still(folder: Path) -> None:
+def test_the_page_is_made_of_the_results_and_holds_still(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(demo_job.EXAMPLES.parent / "docs")
     spec = importlib.util.spec_from_file_location("write_results", demo_job.EXAMPLES.parent / "docs/write_results.py")
     assert spec is not None and spec.loader is not None
     writer = importlib.util.module_from_spec(spec)

@@ -52,7 +52,7 @@ def test_progress_and_only_weights_change() -> None:
     prepared, data = calibrated_and_data(Residual)
     before = state(prepared)
     heard: list[tuple[int, int]] = []
-    ts.quant.apply_adaround(prepared, data, iterations=150, progress=lambda *step: heard.append(step))
+    ts.quant.apply_adaround(prepared, data, 4, iterations=150, progress=lambda *step: heard.append(step))
     assert heard == [(150 * i + j, 750) for i in range(5) for j in (100, 150)]
     weights = {f"{name}.weight" for name in layers_of(prepared)}
     for name, tensor in before.items():

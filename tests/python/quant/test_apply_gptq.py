@@ -11,7 +11,7 @@ from trained_tools import assert_state, calibrated_and_data, in_float, prepared_
 
 import torchslim as ts
 from torchslim.quant import HessianAccumulator, PreparedModel, QuantConv2d, QuantLinear, gptq, round_weight
-from torchslim.quant.layer_walk import put_weight
+from torchslim.quant.layer_walk import geometry, put_weight, walk_layers
 
 
 def layers_of(model: nn.Module) -> dict[str, QuantConv2d | QuantLinear]:
@@ -67,21 +67,58 @@ def test_each_layer_sees_what_rounded_layers_give() -> None:
     ts.quant.apply_gptq(prepared, data, 3)
     first = before.conv1
     hessian = HessianAccumulator(first.weight.shape, padding=1)
+    second = HessianAccumulator(before.conv2.weight.shape, padding=1)
+    pool = nn.functional.max_pool2d
     with torch.no_grad():
+        floats = [pool(torch.relu(nn.functional.conv2d(x, first.weight, first.bias, padding=1)), 2) for x in data]
         for batch in data:
-            hessian.add(before.input_fake_quantize(batch))
-        put_weight(first, gptq(first.weight, hessian.hessian(), 3))
+            hessian.add(before.input_fake_quantize(batch), batch)
+        put_weight(first, gptq(first.weight, hessian.hessian(), 3, drift=hessian.drift()))
         assert torch.equal(first.weight, prepared.conv1.weight)
-        hessian = HessianAccumulator(before.conv2.weight.shape, padding=1)
-        for batch in data:
-            hessian.add(nn.functional.max_pool2d(first(before.input_fake_quantize(batch)), 2))
-        assert torch.equal(gptq(before.conv2.weight, hessian.hessian(), 3).weight, prepared.conv2.weight)
+        for batch, in_float in zip(data, floats, strict=True):
+            second.add(pool(first(before.input_fake_quantize(batch)), 2), in_float)
+        expected = gptq(before.conv2.weight, second.hessian(), 3, drift=second.drift())
+        assert torch.equal(expected.weight, prepared.conv2.weight)
+
+
+def test_layers_make_up_for_those_before() -> None:
+    """Nearer to the float network than layers that aim at their own answer to the inputs they are given."""
+    prepared, data = calibrated_and_data(Vgg, batches=6)  # of the networks, the one whose answers vary with the image
+    expected = in_float(prepared, torch.cat(data))
+    alone = copy.deepcopy(prepared)
+    with walk_layers("test", alone, data) as walk:
+        for layer in walk.layers:
+            hessian = HessianAccumulator(layer.weight.shape, **geometry(layer))
+            for rounded, _ in walk.values(layer):
+                hessian.add(rounded.input)
+            put_weight(layer, gptq(layer.weight, hessian.hessian(), 3))
+    ts.quant.apply_gptq(prepared, data, 3)
+    assert error(prepared, data, expected) < 0.7 * error(alone, data, expected)
+
+
+@pytest.mark.parametrize("apply", [ts.quant.apply_gptq, ts.quant.apply_adaround])
+def test_each_layer_has_the_bits_it_was_prepared_with(apply: Callable[..., None]) -> None:
+    torch.manual_seed(0)
+    config = {"weight": {"bits": 5}, "names": {"conv2": {"weight": {"bits": 3, "quantizer": "lsq"}}, "fc2": {}}}
+    prepared = ts.quant.prepare(Vgg(), example(), config).eval()
+    ts.quant.calibrate(prepared, [example()])
+    iterations = {"iterations": 2} if apply is ts.quant.apply_adaround else {}
+    apply(prepared, [example()], **iterations)
+    found = {name: int(layer.folded()[0].abs().max()) for name, layer in layers_of(prepared).items()}
+    assert found == {"conv1": 15, "conv2": 3, "fc1": 15, "fc2": 15}
+
+
+def test_one_bit_leaves_no_choice() -> None:
+    prepared = ts.quant.prepare(Vgg(), example(), {"weight": {"quantizer": "binary"}}).eval()
+    ts.quant.calibrate(prepared, [example()])
+    with pytest.raises(ValueError, match=r"apply_gptq: layer 'conv1' was prepared for 1 bit, which leaves no choice"):
+        ts.quant.apply_gptq(prepared, [example()])
 
 
 def test_only_weights_change() -> None:
     prepared, data = calibrated_and_data(Residual)
     before = state(prepared)
-    ts.quant.apply_gptq(prepared.train(), data)
+    ts.quant.apply_gptq(prepared.train(), data, 4)
     assert all(module.training for module in prepared.modules())
     weights = {f"{name}.weight" for name in layers_of(prepared)}
     for name, tensor in before.items():

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from reference.quant_networks import NETWORKS, Depthwise, Residual, Vgg
+from reference.quant_networks import NETWORKS, Depthwise, Residual, Vgg, example, shake
 from torch import Tensor, nn
-from trained_tools import assert_state, calibrated_and_data, in_float, prepared_and_data, state
+from trained_tools import assert_state, calibrated_and_data, in_float, prepared_and_data, smooth_images, state
 
 import torchslim as ts
 from torchslim.quant import PreparedModel
@@ -46,6 +48,48 @@ def test_each_layer_has_the_mean_it_has_in_float(network: type[nn.Module]) -> No
         # A bias lies on the accumulator's grid, which is finer than this by far.
         torch.testing.assert_close(after[name], wanted, rtol=0, atol=1e-3 * float(wanted.abs().max()))
         assert error.sum() < 0.2 * (before[name] - wanted).abs().sum()
+
+
+@pytest.mark.parametrize("apply", [ts.quant.apply_gptq, ts.quant.apply_adaround])
+def test_after_rounding_the_reference_is_the_float_model(apply: Callable[..., None]) -> None:
+    """The model that was prepared, or a copy from before; batch norms that were estimated anew are not asked."""
+    torch.manual_seed(0)
+    model = Residual()
+    shake(model)
+    prepared, data = ts.quant.prepare(model, example()).eval(), [smooth_images() for _ in range(3)]
+    ts.quant.calibrate(prepared, data)
+    before = copy.deepcopy(prepared)
+    ts.quant.disable_fake_quant(prepared)
+    expected = outputs_before_activations(prepared, data)
+    ts.quant.enable_fake_quant(prepared)
+    apply(prepared, data, 3, **({"iterations": 20} if apply is ts.quant.apply_adaround else {}))
+    ts.quant.reestimate_batch_norm(prepared, data)
+    found = []
+    for reference in (None, model, before):
+        corrected = copy.deepcopy(prepared)
+        assert ts.quant.correct_bias(corrected, data, reference=reference) == []
+        assert torch.equal(corrected.stem_bn.running_mean, prepared.stem_bn.running_mean)
+        assert torch.equal(corrected.stem.weight, prepared.stem.weight)
+        found.append(outputs_before_activations(corrected, data))
+    steps = {name: float(prepared.get_submodule(name).output_fake_quantize.scale) for name in expected}
+    errors = [
+        {name: float((means[name] - expected[name]).abs().max()) / steps[name] for name in steps} for means in found
+    ]
+    # In steps of the output's grid, to which eval rounds: half a step before the offset is added, half a step after.
+    assert max(errors[1].values()) < 1 and max(errors[2].values()) < 1
+    assert max(errors[0].values()) > 50
+
+
+def test_refuses_another_reference() -> None:
+    prepared, data = calibrated_and_data(Residual)
+    before = state(prepared)
+    for reference, message in (
+        (prepared, r"the reference shares 'stem.weight' with the model, so it is rounded too; pass a copy"),
+        (Vgg(), r"the reference has no 'stem.weight' of shape \(8, 3, 3, 3\); pass the model that was prepared"),
+    ):
+        with pytest.raises(ValueError, match="torchslim.quant.correct_bias: " + message):
+            ts.quant.correct_bias(prepared, data, reference=reference)
+        assert_state(prepared, before)
 
 
 def test_only_biases_change() -> None:

@@ -45,6 +45,55 @@ def test_equals_the_reference(bits: int, act_order: bool, block_size: int) -> No
     assert torch.equal(grid.weight, grid.codes * grid.scale[:, None])
 
 
+def drifted(out: int, width: int, rows: int = 200, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, HessianAccumulator]:
+    """Weight, inputs in float, inputs as rounding has moved them, and what is accumulated of them."""
+    weight, x, _ = problem(out, width, rows, seed)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed + 2))
+    moved = x + 0.2 * x.roll(1, 1) + 0.01 * x.std() * noise
+    hessian = HessianAccumulator((out, width))
+    hessian.add(moved, x)
+    return weight, x, moved, hessian
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("act_order", [False, True])
+def test_with_a_drift_equals_the_reference(bits: int, act_order: bool) -> None:
+    weight, x, moved, hessian = drifted(6, 17, seed=bits)
+    h, drift = hessian.hessian(), hessian.drift()
+    grid = gptq(weight, h, bits, act_order=act_order, drift=drift, block_size=5)
+    inputs = moved.double().numpy(), x.double().numpy()
+    expected = gptq_codes(weight.double().numpy(), h[0].numpy(), bits, 0.01, act_order, inputs)
+    assert np.array_equal(grid.codes.numpy(), expected)
+    assert torch.equal(grid.scale, weight_scale(weight, bits))
+    assert not torch.equal(grid.codes, gptq(weight, h, bits, act_order=act_order).codes)
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_with_a_drift_the_answer_is_nearer_to_the_float_one(bits: int) -> None:
+    weight, x, moved, hessian = drifted(32, 64, rows=1000)
+    wanted = x.double() @ weight.double().T
+
+    def far(rounded: Tensor) -> Tensor:
+        return (wanted - moved.double() @ rounded.double().T).square().mean(0)
+
+    h, drift = hessian.hessian(), hessian.drift()
+    ours = far(gptq(weight, h, bits, drift=drift).weight)
+    assert ours.sum() < 0.5 * far(gptq(weight, h, bits).weight).sum()
+    assert (ours <= far(round_weight(weight, bits).weight) * (1 + 1e-4)).all()
+    assert torch.equal(gptq(weight, h, bits, drift=0 * drift).codes, gptq(weight, h, bits).codes)
+
+
+def test_the_drift_of_groups_is_apart() -> None:
+    x, moved, weight = torch.randn(4, 6, 5, 5), torch.randn(4, 6, 5, 5), torch.randn(9, 2, 3, 3)
+    hessian = HessianAccumulator(weight.shape, padding=1, groups=3)
+    hessian.add(moved, x)
+    h, drift = hessian.hessian(), hessian.drift()
+    codes = gptq(weight, h, 3, drift=drift).codes
+    for g in range(3):
+        rows = slice(3 * g, 3 * g + 3)
+        assert torch.equal(codes[rows], gptq(weight[rows], h[g], 3, drift=drift[g]).codes)
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_beats_nearest(bits: int) -> None:
     weight, x, hessian = problem(32, 64, rows=1000)
@@ -147,6 +196,12 @@ def test_refuses() -> None:
         ({"hessian": hessian[0, 0]}, r"hessian must have shape \(groups, K, K\) or \(K, K\), got \[6\]$"),
         ({"hessian": hessian.expand(3, 6, 6)}, r"the hessian's 3 groups do not divide the weight's 4 output channels$"),
         ({"hessian": hessian * math.nan}, r"the hessian holds NaN or infinity$"),
+        ({"drift": hessian[:, :5, :5]}, r"a weight \[4, 6\] needs a drift of shape \(groups, 6, 6\), got \[1, 5, 5\]$"),
+        (
+            {"drift": hessian.expand(2, 6, 6)},
+            r"the drift must have the hessian's shape \[1, 6, 6\], got \[2, 6, 6\]$",
+        ),
+        ({"drift": hessian * math.inf}, r"the drift holds NaN or infinity$"),
         ({"hessian": -hessian}, r"the hessian of group 0 is not positive semidefinite"),
         ({"weight": weight * math.inf}, r"the weight holds NaN or infinity in channel 0$"),
         ({"weight": weight[:0]}, r"weight must be .* not empty, got shape \[0, 6\]$"),

@@ -67,6 +67,37 @@ def test_chunks_add_up() -> None:
     torch.testing.assert_close(whole.hessian(), parts.hessian(), rtol=1e-4, atol=1e-5)
 
 
+def test_the_drift_from_the_float_inputs() -> None:
+    x, moved = torch.randn(3, 4, 8, 7), torch.randn(3, 4, 8, 7)
+    hessian = HessianAccumulator((8, 2, 3, 2), padding=1, groups=2)
+    hessian.add(moved[:1], x[:1])
+    hessian.add(moved[1:], x[1:].double())
+    rows, floats = (unfolded(each.double().numpy(), (3, 2), 1, 1, 1, 2) for each in (moved, x))
+    close(hessian.hessian(), rows)
+    expected = 2 * np.einsum("gri,grj->gij", floats - rows, rows) / rows.shape[1]
+    torch.testing.assert_close(hessian.drift(), torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_every_batch_has_a_float_input_or_none() -> None:
+    hessian = HessianAccumulator((4, 3))
+    with pytest.raises(ValueError, match=r"no float input was added; call add\(\) with what"):
+        hessian.drift()
+    x = torch.ones(2, 3)
+    for other, message in (
+        (torch.ones(3, 3), r"the float input must have the input's shape \[2, 3\], got \[3, 3\]$"),
+        (x * math.nan, r"the input holds NaN or infinity$"),
+    ):
+        with pytest.raises(ValueError, match="torchslim::HessianAccumulator: .*" + message):
+            hessian.add(x, other)
+    with pytest.raises(ValueError, match=r"the input holds NaN or infinity$"):
+        hessian.add(x * math.nan, x)
+    assert hessian.rows == 0
+    hessian.add(x)
+    with pytest.raises(ValueError, match=r"every batch must have a float input or none, got one with$"):
+        hessian.add(x, x)
+    assert hessian.rows == 2
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_takes_every_floating_type(dtype: torch.dtype) -> None:
     x = torch.randn(10, 3).to(dtype)

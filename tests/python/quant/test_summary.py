@@ -46,6 +46,15 @@ def test_rows_tell_quantiser_bits_scale_and_error() -> None:
     assert (row.grid, row.bits) == ("lsq", 4) and row.smallest_scale == float(prepared.input_fake_quantize.scale)
     assert row.saturated == pytest.approx(float(((x - y).abs() > limit / 14 * 1.00001).float().mean()))
     assert 5 < row.sqnr < 40
+    ts.quant.disable_fake_quant(prepared)
+    with torch.no_grad():
+        stem = torch.relu(prepared.stem_bn(torch.nn.functional.conv2d(x, prepared.stem.weight, padding=1)))
+        ts.quant.enable_fake_quant(prepared)
+        y = prepared.stem.output_fake_quantize(stem)
+    noise = (stem.double() - y.double()).square().sum()
+    assert rows["stem", "activation"].sqnr == pytest.approx(
+        10 * math.log10(stem.double().square().sum() / noise), rel=1e-3
+    )
     assert ("classifier", "weight") not in rows and ts.quant.float_layers(prepared) == ["classifier"]
 
 

@@ -9,6 +9,7 @@
 #include <torchslim/quant/weight_grid.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace torchslim::quant {
@@ -17,8 +18,8 @@ namespace torchslim::quant {
 ///
 /// Example: adaround(weight, bias, samples, AdaroundOptions().bits(4).activation("relu"))
 struct TORCHSLIM_API AdaroundOptions {
-  /// Width of a code, 2 to 8. Default: 4.
-  TORCH_ARG(int64_t, bits) = 4;
+  /// Width of a code, 2 to 8. Empty: 4, and in `apply_adaround` the width that each layer was prepared with.
+  TORCH_ARG(std::optional<int64_t>, bits) = std::nullopt;
   /// How the scale of a channel is chosen beforehand: "absmax" or "mse" (WeightGridOptions). Default: "absmax".
   TORCH_ARG(std::string, scale_search) = "absmax";
   /// Steps of Adam, ≥ 1. Default: 10000.

@@ -16,7 +16,7 @@ namespace torchslim::quant {
 /// to itself. Batch norms are left alone: rounding per output channel commutes with them.
 ///   model      of `quant/layers.h`, in any mode, which it keeps
 ///   batches    of its inputs; some hundred images
-///   options    of each layer; the activation is the layer's own
+///   options    of each layer; the activation is the layer's own, and without `bits` the width that it was prepared with
 ///   max_bytes  as for `LayerSamples`
 ///   progress   hears of steps: of all layers together
 /// Throws c10::ValueError, with the module as it was, if it is not prepared or not calibrated, runs a layer twice, there is no

@@ -7,6 +7,7 @@
 #include <torchslim/quant/observers.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <ostream>
 #include <string>
@@ -86,7 +87,9 @@ class TORCHSLIM_API FakeQuantizeImpl : public torch::nn::Cloneable<FakeQuantizeI
   at::Tensor observed(const at::Tensor& x);
   at::Tensor observed_channels(const at::Tensor& x, bool rounds);
 
-  Observer* observer_ = nullptr;  // the child `observer`, if there is one
+  friend class ActivationErrors;
+  std::function<void(const at::Tensor&)> tap_;  // sees an activation that is not rounded
+  Observer* observer_ = nullptr;                // the child `observer`, if there is one
 };
 
 /// Holder of `FakeQuantizeImpl`; see there.

@@ -71,7 +71,9 @@ class TORCHSLIM_API LearnedActivationImpl : public torch::nn::Module {
   at::Tensor activated(const at::Tensor& x) const;
   std::tuple<at::Tensor, at::Tensor> qparams() const;
 
-  int64_t low_, high_, shift_;  // the codes of `learned`, and how far they lie above int8's
+  friend class ActivationErrors;
+  std::function<void(const at::Tensor&)> tap_;  // sees an activation that is not rounded
+  int64_t low_, high_, shift_;                  // the codes of `learned`, and how far they lie above int8's
   std::function<std::tuple<at::Tensor, at::Tensor>()> learned_qparams_;
   std::function<void(const at::Tensor&)> initialize_;
   at::Tensor initialized_;

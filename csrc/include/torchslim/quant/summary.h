@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 #include <torchslim/api.h>
+#include <torchslim/quant/batches.h>
 
 #include <cstdint>
 #include <optional>
@@ -37,6 +38,11 @@ struct TORCHSLIM_API SummaryRow {
 /// Returns one row for the weight and one for the activation of each prepared layer in `module`, in its order, as the model is
 /// now. Weights are compared with what they are rounded to. Throws c10::ValueError if nothing is prepared.
 TORCHSLIM_API std::vector<SummaryRow> summary(torch::nn::Module& module);
+
+/// The same with activations compared too: `model` runs on `inputs`, a batch, in eval mode with no rounding, and each activation
+/// is compared with what its quantiser would make of it. The model is left as it is. Throws c10::ValueError too if a quantiser has
+/// seen nothing or is disabled.
+TORCHSLIM_API std::vector<SummaryRow> summary(const RunnableModule& model, const at::Tensor& inputs);
 
 /// Returns the rows as a readable table.
 TORCHSLIM_API std::string to_string(const std::vector<SummaryRow>& rows);
