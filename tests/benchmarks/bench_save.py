@@ -2,6 +2,7 @@
 """How long it takes from a trained model to its file: capture, lower, write, and one sample run."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,6 +36,6 @@ def cases(threads: int) -> list[Case]:
     name = "torch.jit, float"
     shape = "x".join(map(str, SHAPE))
     return [
-        Case(f"save MobileNetV2, {suffix}", lambda suffix=suffix: ours(suffix), name, peer, None, shape, most_ms=MOST_MS)
+        Case(f"save MobileNetV2, {suffix}", partial(ours, suffix), name, peer, None, shape, most_ms=MOST_MS)
         for suffix in (".ptl", ".onnx")
     ]

@@ -7,6 +7,7 @@
 #include <torchslim/deploy/evaluate.h>
 #include <torchslim/deploy/integer_graph.h>
 #include <torchslim/deploy/lower.h>
+#include <torchslim/deploy/onnx.h>
 #include <torchslim/deploy/ptl.h>
 #include <torchslim/deploy/reference.h>
 #include <torchslim/deploy/report.h>
