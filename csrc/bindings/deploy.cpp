@@ -6,6 +6,7 @@
 #include <torchslim/deploy/ptl.h>
 #include <torchslim/deploy/reference.h>
 #include <torchslim/deploy/report.h>
+#include <torchslim/deploy/report_layers.h>
 #include <torchslim/deploy/run_ptl.h>
 
 #include "bindings/bindings.h"
@@ -20,6 +21,7 @@ using deploy::IntegerNode;
 using deploy::IntegerOp;
 using deploy::IntegerResult;
 using deploy::Latency;
+using deploy::LayerReport;
 using deploy::PtlModel;
 using deploy::Report;
 using deploy::SavedFile;
@@ -245,6 +247,18 @@ void init_deploy(py::module_& m) {
            [](const py::dict& report, int64_t weights) { return deploy::format_table(report_from(report, weights)); });
   room.def("report_json",
            [](const py::dict& report, int64_t weights) { return deploy::to_json(report_from(report, weights)); });
+  py::class_<LayerReport>(room, "LayerReport")
+      .def_readonly("layer", &LayerReport::layer)
+      .def_readonly("op", &LayerReport::op)
+      .def_readonly("parameters", &LayerReport::parameters)
+      .def_readonly("macs", &LayerReport::macs)
+      .def_readonly("bytes", &LayerReport::bytes)
+      .def_readonly("weight_bits", &LayerReport::weight_bits)
+      .def_readonly("steps", &LayerReport::steps)
+      .def_readonly("mean_steps", &LayerReport::mean_steps)
+      .def_readonly("max_steps", &LayerReport::max_steps);
+  room.def("report_layers", &deploy::report_layers, ReleaseGil());
+  room.attr("step_bins") = py::cast(deploy::kStepBins);
   room.def("machine_name", &deploy::machine_name);
 }
 
