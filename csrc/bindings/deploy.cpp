@@ -218,6 +218,7 @@ Report report_from(const py::dict& from, int64_t weights) {
   report.weights.nonzero = std::llround(static_cast<double>(weights) * (1 - value("sparsity", 0.0)));
   report.float_latency = latency_at(from, "float");
   report.int8_latency = latency_at(from, "int8");
+  report.threads = value("threads", int64_t{1});
   if (const auto top1 = number_at<double>(from, "agreement", "top1")) {
     report.agreement = Agreement{*top1 / 100, number_at<int64_t>(from, "agreement", "max_steps").value_or(0), 0};
   }
