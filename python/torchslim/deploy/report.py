@@ -240,7 +240,9 @@ def report_json(report: Mapping[str, Any], *, weights: int = 0) -> str:
     if not more:
         return text
     reference = {"reference": report.get("accuracy", {}).get("reference")}
-    return json.dumps({**common, **more, "accuracy": {**common["accuracy"], **reference}}, indent=2) + "\n"
+    common["accuracy"] |= reference
+    common["sparsity"] = report.get("sparsity", common["sparsity"])  # of `report`, who counted; else of `weights`
+    return json.dumps({**common, **more}, indent=2) + "\n"
 
 
 def machine_name() -> str:
