@@ -7,6 +7,7 @@
 #include <torchslim/deploy/ptl.h>
 #include <torchslim/deploy/reference.h>
 #include <torchslim/deploy/report.h>
+#include <torchslim/deploy/report_layers.h>
 #include <torchslim/deploy/run_ptl.h>
 
 #include "bindings/bindings.h"
@@ -21,6 +22,7 @@ using deploy::IntegerNode;
 using deploy::IntegerOp;
 using deploy::IntegerResult;
 using deploy::Latency;
+using deploy::LayerReport;
 using deploy::PtlModel;
 using deploy::Report;
 using deploy::SavedFile;
@@ -238,6 +240,7 @@ Report report_from(const py::dict& from, int64_t weights) {
   report.weights.nonzero = std::llround(static_cast<double>(weights) * (1 - value("sparsity", 0.0)));
   report.float_latency = latency_at(from, "float");
   report.int8_latency = latency_at(from, "int8");
+  report.threads = value("threads", int64_t{1});
   if (const auto top1 = number_at<double>(from, "agreement", "top1")) {
     report.agreement = Agreement{*top1 / 100, number_at<int64_t>(from, "agreement", "max_steps").value_or(0), 0};
   }
@@ -268,6 +271,18 @@ void init_deploy(py::module_& m) {
            [](const py::dict& report, int64_t weights) { return deploy::format_table(report_from(report, weights)); });
   room.def("report_json",
            [](const py::dict& report, int64_t weights) { return deploy::to_json(report_from(report, weights)); });
+  py::class_<LayerReport>(room, "LayerReport")
+      .def_readonly("layer", &LayerReport::layer)
+      .def_readonly("op", &LayerReport::op)
+      .def_readonly("parameters", &LayerReport::parameters)
+      .def_readonly("macs", &LayerReport::macs)
+      .def_readonly("bytes", &LayerReport::bytes)
+      .def_readonly("weight_bits", &LayerReport::weight_bits)
+      .def_readonly("steps", &LayerReport::steps)
+      .def_readonly("mean_steps", &LayerReport::mean_steps)
+      .def_readonly("max_steps", &LayerReport::max_steps);
+  room.def("report_layers", &deploy::report_layers, ReleaseGil());
+  room.attr("step_bins") = py::cast(deploy::kStepBins);
   room.def("machine_name", &deploy::machine_name);
 }
 

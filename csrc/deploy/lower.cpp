@@ -542,8 +542,10 @@ class Lowering {
 
   void append(int64_t index, IntegerNode node, const Tail* tail = nullptr) {
     lowered_[index] = static_cast<int64_t>(result_.nodes.size());
+    node.graph_node = index;
     if (tail != nullptr) {
       lowered_[tail->fake_quantize] = lowered_[index];
+      node.graph_node = tail->fake_quantize;
     }
     result_.nodes.push_back(std::move(node));
   }

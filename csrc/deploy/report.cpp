@@ -63,8 +63,9 @@ std::string size_and_speed(const Report& report) {
     text += "\n";
   }
   if (report.int8_latency && report.float_latency && report.int8_latency->median_ms > 0) {
-    text += fmt::format("{:.2f} x as fast as its float file, one image on one thread of this machine\n",
-                        report.float_latency->median_ms / report.int8_latency->median_ms);
+    text += fmt::format("{:.2f} x as fast as its float file, one image on {} of this machine\n",
+                        report.float_latency->median_ms / report.int8_latency->median_ms,
+                        report.threads == 1 ? "one thread" : fmt::format("{} threads", report.threads));
   }
   if (report.weights.total > 0) {
     text += fmt::format("{} of {} int8 weights are not zero (sparsity {:.1f} %)\n", thousands(report.weights.nonzero),

@@ -30,12 +30,12 @@ void check_operators(const PtlProgram& program, const std::string& path) {
   }
 }
 
-class OneThread {
+class Threads {
  public:
-  OneThread() : before_(at::get_num_threads()) { at::set_num_threads(1); }
-  ~OneThread() { at::set_num_threads(before_); }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
+  explicit Threads(int64_t threads) : before_(at::get_num_threads()) { at::set_num_threads(static_cast<int>(threads)); }
+  ~Threads() { at::set_num_threads(before_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
 
  private:
   int before_;
@@ -83,10 +83,11 @@ at::Tensor run_bytes(const std::string& bytes, const at::Tensor& images) {
   return PtlModel(bytes, "the new file").forward(images);
 }
 
-Latency measure_latency(PtlModel& model, const at::Tensor& image, int64_t runs, int64_t warm_up) {
-  TORCH_CHECK_VALUE(runs > 0 && warm_up >= 0, "torchslim::measure_latency: runs must be > 0 and warm_up >= 0, got ",
-                    runs, " and ", warm_up);
-  const OneThread one_thread;
+Latency measure_latency(PtlModel& model, const at::Tensor& image, int64_t runs, int64_t warm_up, int64_t threads) {
+  TORCH_CHECK_VALUE(runs > 0 && warm_up >= 0 && threads > 0,
+                    "torchslim::measure_latency: runs and threads must be > 0 and warm_up >= 0, got ", runs, ", ",
+                    threads, " and ", warm_up);
+  const Threads limited(threads);
   std::vector<double> milliseconds;
   for (int64_t run = -warm_up; run < runs; ++run) {
     const auto begin = std::chrono::steady_clock::now();

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The drawings of the page: matplotlib figures as SVG text that takes its text colour from the page around it."""
 
-import io
-import re
-
 import matplotlib
 
 matplotlib.use("svg")
@@ -12,38 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from torchslim.deploy.charts import BLUE, GREEN, ORANGE, STYLE, WIDTH, bars, svg
+
 History = dict[str, list[dict[str, float]]]  # name of the network -> one row an epoch
 
-_TEXT = "#010203"  # stands for the page's text colour until the SVG is written
-# Seen as well on white as on black; a network has the same colour in every drawing.
-_COLOURS = {"teacher": "#3f8fd9", "distilled": "#e0812f", "alone": "#3fa66b"}
-_RIGHT, _WRONG = "#3f8fd9", "#e0812f"
-_WIDTH = 5.2  # inches: with text of 10 points still readable on a phone
+# A network has the same colour in every drawing.
+_COLOURS = {"teacher": BLUE, "distilled": ORANGE, "alone": GREEN}
+_RIGHT, _WRONG = BLUE, ORANGE
 
-plt.rcParams.update(
-    {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "torchslim",
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": "#808080",
-        "axes.titlesize": 11,
-        "axes.titlelocation": "left",
-        "text.color": _TEXT,
-        "axes.labelcolor": _TEXT,
-        "xtick.color": _TEXT,
-        "ytick.color": _TEXT,
-        "grid.color": "#80808055",
-        "legend.frameon": False,
-    }
-)
+plt.rcParams.update(STYLE)
 
 
 def training_curves(history: History, sparsity: float) -> str:
     """Test accuracy, training loss and sparsity after each epoch."""
-    figure, (accuracy, loss, zeros) = plt.subplots(3, 1, figsize=(_WIDTH, 6.6), sharex=True, height_ratios=(3, 2, 1.4))
+    figure, (accuracy, loss, zeros) = plt.subplots(3, 1, figsize=(WIDTH, 6.6), sharex=True, height_ratios=(3, 2, 1.4))
     for name, rows in history.items():
         epochs = [row["epoch"] for row in rows]
         style = {"marker": "o", "markersize": 4, "color": _colour(name), "label": name}
@@ -60,12 +39,12 @@ def training_curves(history: History, sparsity: float) -> str:
     zeros.xaxis.get_major_locator().set_params(integer=True)
     for axes in (accuracy, loss, zeros):
         axes.grid(True)
-    return _svg(figure)
+    return _written(figure)
 
 
 def layer_sparsity(layers: list[dict[str, float | str]]) -> str:
     """For each layer of the int8 file, the share of its codes that are zero."""
-    figure, axes = plt.subplots(figsize=(_WIDTH, 0.6 + 0.3 * len(layers)))
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.3 * len(layers)))
     values = [100 * float(layer["zeros"]) / float(layer["weights"]) for layer in layers]
     bars = axes.barh(
         [f"{layer['name']}  ({int(layer['weights']):,})" for layer in layers], values, color=_colour("distilled")
@@ -73,22 +52,17 @@ def layer_sparsity(layers: list[dict[str, float | str]]) -> str:
     axes.bar_label(bars, [f"{value:.0f}" for value in values], padding=3)
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
-    return _svg(figure)
+    return _written(figure)
 
 
-def bars(values: dict[str, float], form: str) -> str:
-    """One bar for each value, from zero, with the value beside it."""
-    figure, axes = plt.subplots(figsize=(_WIDTH, 0.6 + 0.38 * len(values)))
-    drawn = axes.barh(list(values), list(values.values()), color=[_colour(name) for name in values])
-    axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=3)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.22 * max(values.values()))
-    return _svg(figure)
+def by_network(values: dict[str, float], form: str) -> str:
+    """One bar for each network, in its colour, with the value beside it."""
+    return bars(values, form, [_colour(name) for name in values])
 
 
 def confusion(counts: list[list[int]], classes: tuple[str, ...]) -> str:
     """Rows are the true classes, columns what the int8 file said; percent of the row."""
-    figure, axes = plt.subplots(figsize=(_WIDTH, _WIDTH))
+    figure, axes = plt.subplots(figsize=(WIDTH, WIDTH))
     for i, row in enumerate(counts):
         for j, count in enumerate(row):
             share = count / max(sum(row), 1)
@@ -98,7 +72,7 @@ def confusion(counts: list[list[int]], classes: tuple[str, ...]) -> str:
     axes.set_yticks(range(len(classes)), classes)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    return _svg(figure)
+    return _written(figure)
 
 
 def _colour(name: str) -> str:
@@ -112,13 +86,7 @@ def _cell(axes: Axes, i: int, j: int, share: float, colour: str) -> None:
         axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=8)
 
 
-def _svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element: no fixed size, no background, text in the page's colour."""
-    figure.tight_layout()
-    out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+def _written(figure: Figure) -> str:
+    text = svg(figure)
     plt.close(figure)
-    text = out.getvalue()
-    text = text[text.index("<svg") :].replace(_TEXT, "currentColor")
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    return re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    return text

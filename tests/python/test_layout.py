@@ -18,8 +18,13 @@ MOST_LINES = 600
 #: Python modules that are parts of another and tested with it.
 TESTED_IN = {
     "deploy/evaluate": "test_report",
+    "deploy/latency": "test_load",
+    "deploy/loaded_model": "test_load",
     "deploy/lower": "test_save",
     "deploy/reference": "test_save",
+    "deploy/charts": "test_report_page",
+    "deploy/html_page": "test_report_page",
+    "deploy/report_table": "test_report",
     "deploy/run_ptl": "test_save",
     "graph/graph": "test_capture",
     "graph/run": "test_capture",

@@ -11,6 +11,7 @@
 #include <torchslim/deploy/ptl.h>
 #include <torchslim/deploy/reference.h>
 #include <torchslim/deploy/report.h>
+#include <torchslim/deploy/report_layers.h>
 #include <torchslim/deploy/run_ptl.h>
 #include <torchslim/deploy/save.h>
 #include <torchslim/distill/kd_loss.h>

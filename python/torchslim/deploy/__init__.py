@@ -9,13 +9,23 @@ from torchslim.deploy.evaluate import (
     count_reference_differences,
     run_batches,
 )
+from torchslim.deploy.latency import Latency, measure_latency
+from torchslim.deploy.load import load
+from torchslim.deploy.loaded_model import LoadedModel
 from torchslim.deploy.lower import IntegerGraph, IntegerNode, WeightCount, lower
 from torchslim.deploy.reference import IntegerResult, run_integer, run_integer_nodes
-from torchslim.deploy.report import format_table, machine_name, report, report_json
-from torchslim.deploy.run_ptl import Latency, PtlModel, load, measure_latency
+from torchslim.deploy.report import RUNTIMES, format_table, machine_name, report, report_json
+from torchslim.deploy.report_layers import STEP_BINS, LayerReport, report_layers
+from torchslim.deploy.report_page import report_page
+from torchslim.deploy.run_onnx import OnnxModel
+from torchslim.deploy.run_openvino import OpenVinoModel
+from torchslim.deploy.run_pte import PteModel
+from torchslim.deploy.run_ptl import PtlModel
 from torchslim.deploy.save import SavedFile, save
 
 __all__ = [
+    "RUNTIMES",
+    "STEP_BINS",
     "Agreement",
     "CheckProblem",
     "CheckReport",
@@ -24,6 +34,11 @@ __all__ = [
     "IntegerNode",
     "IntegerResult",
     "Latency",
+    "LayerReport",
+    "LoadedModel",
+    "OnnxModel",
+    "OpenVinoModel",
+    "PteModel",
     "PtlModel",
     "SavedFile",
     "WeightCount",
@@ -39,6 +54,8 @@ __all__ = [
     "measure_latency",
     "report",
     "report_json",
+    "report_layers",
+    "report_page",
     "run_batches",
     "run_integer",
     "run_integer_nodes",

@@ -3,10 +3,13 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from torchslim import _C
+from torchslim.deploy.loaded_model import LoadedModel
 from torchslim.deploy.lower import IntegerGraph
+from torchslim.deploy.run_pte import PteModel
 from torchslim.deploy.run_ptl import PtlModel
 
 
@@ -19,10 +22,18 @@ class Agreement:
     mean_steps: float  #: mean absolute difference, in the same steps
 
 
-def run_batches(model: PtlModel, images: Tensor, *, batch: int = 64) -> Tensor:
-    """Return the outputs of a file for all images (N, ...), `batch` at a time."""
-    outputs: Tensor = _C.deploy.run_batches(model._loaded, images, batch)
-    return outputs
+def run_batches(model: LoadedModel, images: Tensor, *, batch: int = 64) -> Tensor:
+    """Return the outputs of a file for all images (N, ...), `batch` at a time; a `.pte` file has a size of its own."""
+    if isinstance(model, PtlModel):
+        outputs: Tensor = _C.deploy.run_batches(model._loaded, images, batch)
+        return outputs
+    if isinstance(model, PteModel):
+        return model(images)
+    if batch <= 0 or images.dim() == 0 or images.shape[0] == 0:
+        raise ValueError(
+            f"torchslim.deploy.run_batches: expected images and batch > 0, got shape {tuple(images.shape)} and {batch}"
+        )
+    return torch.cat([model(part) for part in torch.split(images, batch)])
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> float:

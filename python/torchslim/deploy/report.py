@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What compressing a model came to, as numbers that were measured."""
 
+import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from torchslim import _C
-from torchslim.deploy.evaluate import accuracy, compare_outputs, count_reference_differences, run_batches
+from torchslim.deploy.evaluate import accuracy, compare_outputs, run_batches
+from torchslim.deploy.latency import measure_latency
+from torchslim.deploy.load import load
+from torchslim.deploy.loaded_model import LoadedModel
 from torchslim.deploy.lower import lower
-from torchslim.deploy.run_ptl import PtlModel, load, measure_latency
+from torchslim.deploy.reference import run_integer
+from torchslim.deploy.report_layers import STEP_BINS, report_layers
+from torchslim.deploy.report_table import layer_rows, runtime_rows, text_table
+from torchslim.deploy.run_openvino import OpenVinoModel
 from torchslim.deploy.save import save
 from torchslim.graph import capture
+
+#: What `report` can run the file in.
+RUNTIMES = ("ptl", "onnx", "openvino", "pte")
+#: Of these many images each layer's distance to the float network is taken.
+_LAYER_IMAGES = 256
+_UNMEASURED = {"median": None, "p95": None}
+Progress = Callable[[int, int], None]
 
 
 def report(
@@ -29,6 +43,9 @@ def report(
     directory: str | os.PathLike[str] | None = None,
     seed: int = 0,
     runs: int = 200,
+    runtimes: Sequence[str] = ("ptl",),
+    threads: int = 1,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write `model` as an int8 file, run the file on all images and say what came out.
 
@@ -36,33 +53,53 @@ def report(
         model: prepared, trained and in eval mode.
         images: float32 (N, ...), the test images.
         targets: int64 (N,), their classes.
-        float_model: the model before it was prepared, trained as far; its float file is measured beside.
-        teacher: a larger float model; the same.
-        directory: where `student.ptl`, `student_float.ptl` and `teacher.ptl` stay; None: they are removed.
+        float_model: the model before it was prepared, trained as far; its float files are measured beside.
+        teacher: a larger float model; the same, in a `.ptl` file.
+        directory: where `student.ptl`, `student_float.ptl`, `teacher.ptl` and the other runtimes' files stay; None:
+            they are removed.
         seed: noted in the report.
         runs: timed passes for each latency.
+        runtimes: what the file is run in: "ptl", which is always measured, "onnx" (ONNX Runtime), "openvino", "pte"
+            (ExecuTorch); the others need the extra `[export]`.
+        threads: of each latency.
+        progress: called with how many parts of the work are done, and of how many.
 
     Returns:
         A dictionary with the keys of `report.json` (docs/api/deploy/report.md): accuracies in per cent, sizes in bytes,
-        latencies in ms; None where nothing was measured. `format_table` makes it a table.
+        latencies in ms; None where nothing was measured. `format_table` makes it a table, `report_page` a page.
 
     Raises:
-        ValueError: what `save`, `lower` and `run_integer` refuse.
+        ValueError: what `save`, `lower` and `run_integer` refuse; an unknown runtime; a network that ends in floats.
+        ImportError: a runtime that is not installed.
 
     Example:
         >>> print(ts.deploy.format_table(ts.deploy.report(model.eval(), images, labels)))
     """
+    unknown = [name for name in runtimes if name not in RUNTIMES]
+    if unknown:
+        raise ValueError(f"torchslim.deploy.report: runtimes must be of {', '.join(RUNTIMES)}, got {unknown[0]!r}")
     begin = time.monotonic()
+    names = dict.fromkeys(("ptl", *runtimes))
+    parts = _Parts(progress, 2 + len(names) + (teacher is not None))
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(directory if directory is not None else temporary)
-        found = _measure_int8(model, images, targets, folder, runs)
-        if float_model is not None:
-            _measure_float(found, "float", "student_float", float_model, images, targets, folder)
-            found["latency_ms"]["float"] = _latency(load(folder / "student_float.ptl"), images, runs)
+        measure = _Measure(images, targets, Path(directory if directory is not None else temporary), runs, threads)
+        found = measure.reference(model)
+        parts.next()
+        found |= _layers(model, images)
+        parts.next()
+        for name in names:
+            found["runtimes"][name] = measure.runtime(name, model, float_model)
+            parts.next()
+        _fill_ptl(found, measure)
         if teacher is not None:
-            _measure_float(found, "teacher", "teacher_float", teacher, images, targets, folder)
+            saved = save(teacher, images[:1], measure.folder / "teacher.ptl")
+            found["accuracy"]["teacher"] = 100 * accuracy(run_batches(load(saved.path), images), targets)
+            found["bytes"]["teacher_float"] = saved.bytes
+            parts.next()
     return {
         **found,
+        "threads": threads,
+        "engine": found["runtimes"]["ptl"]["engine"],
         "seconds": round(time.monotonic() - begin, 1),
         "quick": False,
         "epochs_dropped": 0,
@@ -72,60 +109,140 @@ def report(
     }
 
 
-def _measure_int8(model: nn.Module, images: Tensor, targets: Tensor, folder: Path, runs: int) -> dict[str, Any]:
-    graph = lower(capture(model, images[:1]))
-    saved = save(model, images[:1], folder / "student.ptl")
-    file = load(saved.path)
-    outputs = run_batches(file, images)
-    with torch.no_grad():
-        fake_quantised = torch.cat([model(part) for part in torch.split(images, 64)])
-    agreement = compare_outputs(outputs, fake_quantised, graph.nodes[-1].scale)
-    return {
-        "accuracy": {
-            "teacher": None,
-            "student_alone": None,
-            "float": None,
-            "fake_quant": 100 * accuracy(fake_quantised, targets),
-            "int8": 100 * accuracy(outputs, targets),
-        },
-        "bytes": {"teacher_float": None, "student_float": None, "student_int8": saved.bytes},
-        "sparsity": graph.count_weights().sparsity,
-        "latency_ms": {"float": {"median": None, "p95": None}, "int8": _latency(file, images, runs)},
-        "agreement": {
-            "top1": 100 * agreement.top1,
-            "max_steps": agreement.max_steps,
-            "reference_differences": count_reference_differences(outputs, graph, images),
-        },
+class _Parts:
+    """Tells `progress` of parts that are done."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def next(self) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+class _Measure:
+    """What one test set says of a network's files."""
+
+    def __init__(self, images: Tensor, targets: Tensor, folder: Path, runs: int, threads: int) -> None:
+        self.images, self.targets, self.folder, self.runs, self.threads = images, targets, folder, runs, threads
+        self.float_accuracy: float | None = None
+        self.float_bytes: int | None = None
+
+    def reference(self, model: nn.Module) -> dict[str, Any]:
+        """Runs what needs no file: the fake-quantised model and its integers."""
+        self._graph = lower(capture(model, self.images[:1]))
+        last = self._graph.nodes[-1]
+        if last.gives_floats:
+            raise ValueError(
+                f"torchslim.deploy.report: layer {last.layer!r} gives floats, and differences are counted in steps of "
+                "the result's grid; let the network end in a quantised layer, or use save and accuracy"
+            )
+        self._step = last.scale
+        self._expected = run_integer(self._graph, self.images).values
+        with torch.no_grad():
+            self._eval = torch.cat([model(part) for part in torch.split(self.images, 64)])
+        return {
+            "accuracy": {
+                "teacher": None,
+                "student_alone": None,
+                "float": None,
+                "fake_quant": 100 * accuracy(self._eval, self.targets),
+                "reference": 100 * accuracy(self._expected, self.targets),
+            },
+            "sparsity": self._graph.count_weights().sparsity,
+            "runtimes": {},
+        }
+
+    def runtime(self, name: str, model: nn.Module, float_model: nn.Module | None) -> dict[str, Any]:
+        """Writes the file that `name` runs, and the float one, and runs both."""
+        suffix = "onnx" if name == "openvino" else name
+        saved = save(model, self.images[:1], self.folder / f"student.{suffix}")
+        file = _open(name, saved.path)
+        outputs = run_batches(file, self.images)
+        near = compare_outputs(outputs, self._expected, self._step)
+        float_latency: Mapping[str, float | None] = _UNMEASURED
+        if float_model is not None:
+            float_saved = save(float_model, self.images[:1], self.folder / f"student_float.{suffix}")
+            float_file = _open(name, float_saved.path)
+            float_latency = self._latency(float_file)
+            if name == "ptl":
+                self.float_bytes = float_saved.bytes
+                self.float_accuracy = 100 * accuracy(run_batches(float_file, self.images), self.targets)
+        if name == "ptl":
+            self.int8_agreement = compare_outputs(outputs, self._eval, self._step)
+        return {
+            "engine": file.engine,
+            "accuracy": 100 * accuracy(outputs, self.targets),
+            "agreement": 100 * near.top1,
+            "differing": _count_differences(outputs, self._expected, self._step),
+            "max_steps": near.max_steps,
+            "bytes": saved.bytes,
+            "latency_ms": {"int8": self._latency(file), "float": dict(float_latency)},
+        }
+
+    def _latency(self, file: LoadedModel) -> dict[str, float]:
+        latency = measure_latency(file, self.images[:1], runs=self.runs, threads=self.threads)
+        return {"median": latency.median_ms, "p95": latency.p95_ms}
+
+
+def _open(name: str, path: Path) -> LoadedModel:
+    return OpenVinoModel(path) if name == "openvino" else load(path)
+
+
+def _count_differences(outputs: Tensor, expected: Tensor, step: float) -> int:
+    """Return how many outputs are not the expected ones, both in whole steps of their grid."""
+    return int(((outputs.double() - expected.double()) / step).round().count_nonzero())
+
+
+def _fill_ptl(found: dict[str, Any], measure: _Measure) -> None:
+    """Puts the numbers of the `.ptl` file where `report.json` has them."""
+    ptl = found["runtimes"]["ptl"]
+    found["accuracy"] |= {"float": measure.float_accuracy, "int8": ptl["accuracy"]}
+    found["bytes"] = {"teacher_float": None, "student_float": measure.float_bytes, "student_int8": ptl["bytes"]}
+    found["latency_ms"] = {"float": ptl["latency_ms"]["float"], "int8": ptl["latency_ms"]["int8"]}
+    found["agreement"] = {
+        "top1": 100 * measure.int8_agreement.top1,
+        "max_steps": measure.int8_agreement.max_steps,
+        "reference_differences": ptl["differing"],
     }
 
 
-def _measure_float(
-    found: dict[str, Any], name: str, file: str, model: nn.Module, images: Tensor, targets: Tensor, folder: Path
-) -> None:
-    """Adds the accuracy under `name` and the size under `file` of a float model's file."""
-    saved = save(model, images[:1], folder / ("teacher.ptl" if file == "teacher_float" else f"{file}.ptl"))
-    found["accuracy"][name] = 100 * accuracy(run_batches(load(saved.path), images), targets)
-    found["bytes"][file] = saved.bytes
-
-
-def _latency(model: PtlModel, images: Tensor, runs: int) -> dict[str, float]:
-    latency = measure_latency(model, images[:1], runs=runs)
-    return {"median": latency.median_ms, "p95": latency.p95_ms}
+def _layers(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    few = images[:_LAYER_IMAGES]
+    rows = report_layers(capture(model, images[:1]), few)
+    return {
+        "parameters": sum(row.parameters for row in rows),
+        "macs": sum(row.macs for row in rows),
+        "layers": [row._asdict() for row in rows],
+        "step_bins": list(STEP_BINS),
+        "layer_images": few.shape[0],
+    }
 
 
 def format_table(report: Mapping[str, Any], *, weights: int = 0) -> str:
-    """Return a report as a table of plain text; the C++ programs print the same.
+    """Return a report as a table of plain text; the C++ programs print the same, without runtimes and layers.
 
     Args:
         report: the keys of `report.json`; what is missing or None was not measured.
         weights: how many int8 weights the file holds, for the line that counts those that are left.
     """
-    return str(_C.deploy.format_table(dict(report), weights))
+    text = str(_C.deploy.format_table(dict(report), weights))
+    tables = (text_table(rows, left=(0, 1)) for rows in (runtime_rows(report), layer_rows(report)))
+    return "\n".join(part for part in (text, *tables) if part)
 
 
 def report_json(report: Mapping[str, Any], *, weights: int = 0) -> str:
-    """Return a report as the text of `report.json`, as the C++ programs write it."""
-    return str(_C.deploy.report_json(dict(report), weights))
+    """Return a report as the text of `report.json`; the C++ programs write the same, without runtimes and layers."""
+    text = str(_C.deploy.report_json(dict(report), weights))
+    common: dict[str, Any] = json.loads(text)
+    more = {key: value for key, value in report.items() if key not in common}
+    if not more:
+        return text
+    reference = {"reference": report.get("accuracy", {}).get("reference")}
+    common["accuracy"] |= reference
+    common["sparsity"] = report.get("sparsity", common["sparsity"])  # of `report`, who counted; else of `weights`
+    return json.dumps({**common, **more}, indent=2) + "\n"
 
 
 def machine_name() -> str:

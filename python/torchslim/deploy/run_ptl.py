@@ -3,12 +3,15 @@
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchslim import _C
+from torchslim.deploy.loaded_model import Run
 
 
 class PtlModel:
@@ -30,38 +33,24 @@ class PtlModel:
         manifest: dict[str, Any] = json.loads(text) if text else {}
         return manifest
 
+    @property
+    def engine(self) -> str:
+        """The name and version of the runtime, and of what computes in it."""
+        kernels = "ATen" if self.manifest.get("kind") == "float" else "QNNPACK"
+        return f"PyTorch lite {torch.__version__.split('+')[0]}, {kernels}"
 
-def load(path: str | os.PathLike[str]) -> PtlModel:
-    """Load a `.ptl` file.
+    @property
+    def input_shape(self) -> list[int | None]:
+        """Size of the input as the manifest has it; None where any size runs; empty without a manifest."""
+        shape: list[int | None] = self.manifest.get("input", {}).get("shape", [])
+        return shape
 
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is cut short, changed, or not such a file.
-
-    Example:
-        >>> model = ts.deploy.load("student.ptl")
-        >>> model(images).argmax(1)
-    """
-    return PtlModel(path)
-
-
-@dataclass(frozen=True)
-class Latency:
-    """How long a file takes for one image on one thread of this machine; it says nothing about a phone."""
-
-    median_ms: float
-    p95_ms: float  #: 95 of 100 runs were at most this long
-    runs: int
-
-
-def measure_latency(model: PtlModel, image: Tensor, *, runs: int = 200, warm_up: int = 20) -> Latency:
-    """Time `runs` forward passes after `warm_up` untimed ones, on one thread, in C++.
-
-    Args:
-        model: the loaded file.
-        image: one image, (1, ...).
-        runs: > 0.
-        warm_up: ≥ 0.
-    """
-    measured = _C.deploy.measure_latency(model._loaded, image, runs, warm_up)
-    return Latency(measured.median_ms, measured.p95_ms, measured.runs)
+    @contextmanager
+    def on_threads(self, threads: int) -> Iterator[Run]:
+        """Lends the file on a pool of so many threads, to time it; the pool is the whole process's."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            yield self
+        finally:
+            torch.set_num_threads(before)

@@ -36,6 +36,10 @@ TEST_CASE("report: the table says what was measured and what follows", "[deploy]
   CHECK(table.find("QUICK") == std::string::npos);
   CHECK(table.find("dropped") == std::string::npos);
   CHECK(table.back() == '\n');
+  CHECK_THAT(table, ContainsSubstring("one image on one thread of"));
+  Report threaded = example();
+  threaded.threads = 3;
+  CHECK_THAT(format_table(threaded), ContainsSubstring("one image on 3 threads of"));
 }
 
 TEST_CASE("report: short and cut runs are marked", "[deploy][report]") {

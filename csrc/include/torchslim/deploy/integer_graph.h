@@ -46,6 +46,7 @@ struct TORCHSLIM_API IntegerNode {
   std::string layer;            // dotted name of the module that it came from
   std::vector<int64_t> inputs;  // indices of earlier nodes
   std::vector<int64_t> shape;   // of the result, for the example input
+  int64_t graph_node = -1;  // whose result it is in the graph that was lowered; -1: none's. Copies by pickle forget it
 
   float scale = 1.0F;        // of the result: value = scale * (code - zero_point)
   int32_t zero_point = 0;    // in [-128, 127]

@@ -37,6 +37,7 @@ struct TORCHSLIM_API Report {
 
   std::optional<Latency> float_latency;  // key latency_ms.float
   std::optional<Latency> int8_latency;   // key latency_ms.int8
+  int64_t threads = 1;                   // of each latency
 
   std::optional<Agreement> agreement;            // int8 file and fake-quantised model; JSON holds top1 in per cent
   std::optional<int64_t> reference_differences;  // outputs of the file that the integer reference gives otherwise

@@ -34,7 +34,7 @@ class TORCHSLIM_API PtlModel {
   std::shared_ptr<Loaded> loaded_;
 };
 
-/// How long a file takes for one image on one thread of this machine. It says nothing about a phone: QNNPACK's kernels for
+/// How long a file takes for one image on this machine. It says nothing about a phone: QNNPACK's kernels for
 /// x86 are not those for ARM.
 struct TORCHSLIM_API Latency {
   double median_ms = 0;
@@ -42,9 +42,10 @@ struct TORCHSLIM_API Latency {
   int64_t runs = 0;
 };
 
-/// Times `runs` forward passes after `warm_up` untimed ones, on one thread; puts the number of threads back.
-///   image  one image, (1, ...)
+/// Times `runs` forward passes after `warm_up` untimed ones; puts LibTorch's number of threads back.
+///   image    one image, (1, ...)
+///   threads  > 0, for LibTorch's and QNNPACK's pools
 TORCHSLIM_API Latency measure_latency(PtlModel& model, const at::Tensor& image, int64_t runs = 200,
-                                      int64_t warm_up = 20);
+                                      int64_t warm_up = 20, int64_t threads = 1);
 
 }  // namespace torchslim::deploy

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`torchslim inspect`: what a file is and what is in it."""
+
+import argparse
+import os
+import pickle
+from typing import Any
+
+from torchslim import deploy
+from torchslim.cli.commands import Commands
+from torchslim.cli.file_contents import Contents, read_onnx, read_ptl
+from torchslim.deploy.report_table import text_table
+
+
+def add_parser(commands: Commands) -> None:
+    """Declares the command."""
+    parser = commands.add_parser(
+        "inspect",
+        help="what is in a file: kind, input, operations, bytes",
+        description="Says what a .ptl, .onnx or .pte file is, which operations it runs and where its bytes are.",
+    )
+    parser.add_argument("file", metavar="FILE")
+    parser.set_defaults(execute=_execute)
+
+
+def _execute(options: argparse.Namespace) -> int:
+    model = deploy.load(options.file)
+    print("\n".join(_facts(options.file, model)))
+    contents = _contents(options.file)
+    if contents.operations:
+        rows = [(str(count), name) for name, count in contents.operations.most_common()]
+        print("\noperations\n" + text_table(rows, left=(1,)), end="")
+    if contents.parts:
+        size = os.path.getsize(options.file)
+        rest = size - sum(contents.parts.values())
+        parts = sorted(contents.parts.items(), key=lambda part: -part[1])
+        rows = [(f"{count:,}", name) for name, count in [*parts, ("(everything else)", rest)] if count]
+        print("\nbytes\n" + text_table(rows, left=(1,)), end="")
+    return 0
+
+
+def _contents(path: str) -> Contents:
+    if path.endswith(".ptl"):
+        try:
+            return read_ptl(path)
+        except (KeyError, IndexError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path}: its bytecode has another form than that of PyTorch Mobile: {error}") from error
+    return read_onnx(path) if path.endswith(".onnx") else Contents()
+
+
+def _facts(path: str, model: deploy.LoadedModel) -> list[str]:
+    manifest: dict[str, Any] = model.manifest
+    facts = [f"{path}: {manifest.get('kind', 'no manifest')}, {os.path.getsize(path):,} bytes, runs in {model.engine}"]
+    if "torchslim" in manifest:
+        facts.append(f"written by torchslim {manifest['torchslim']} with torch {manifest['torch']}")
+    if model.input_shape:
+        sizes = " x ".join("N" if size is None else str(size) for size in model.input_shape)
+        facts.append(f"input: {sizes}, {_normalisation(manifest)}")
+    for name in ("input", "output"):
+        grid = manifest.get(f"{name}_grid_uint8")
+        if isinstance(grid, dict):
+            facts.append(f"{name} grid: scale {grid['scale']:.6g}, zero point {grid['zero_point']} of uint8")
+    if "weights" in manifest:
+        weights = manifest["weights"]
+        facts.append(f"weights: {weights['codes']:,} codes, {weights['nonzero']:,} not zero; {weights['grid']}")
+    if "labels" in manifest:
+        facts.append(f"labels: {', '.join(manifest['labels'])}")
+    return facts
+
+
+def _normalisation(manifest: dict[str, Any]) -> str:
+    rule = manifest.get("input", {}).get("normalisation")
+    return f"(pixel - {rule['mean']}) / {rule['std']}" if rule else "as the model was trained"
