@@ -77,8 +77,9 @@ def _image(path: str, model: deploy.LoadedModel) -> Tensor:
             f"{path} has {image.size[0]} x {image.size[1]} pixels, the file takes {width} x {height}; resize it as the "
             "training images were"
         )
-    pixels = torch.from_numpy(np.array(image, dtype=np.float32)).view(1, height or 1, width or 1, channels) / 255
-    return _normalised(pixels.permute(0, 3, 1, 2).contiguous(), path, model)
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32)) / 255
+    images = pixels[None, None] if channels == 1 else pixels.permute(2, 0, 1)[None]
+    return _normalised(images.contiguous(), path, model)
 
 
 def _normalised(images: Tensor, path: str, model: deploy.LoadedModel) -> Tensor:

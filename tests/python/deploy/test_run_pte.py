@@ -15,6 +15,10 @@ def test_larger_batches_run_in_parts(tmp_path: Path) -> None:
     assert file.batch == 2
     assert file.input_shape == [2, 3, 20, 20]
     torch.testing.assert_close(file(x), model(x).detach(), rtol=1e-4, atol=1e-5)
+    # Timing another file makes the process's pool anew, under the feet of this one.
+    for threads in (3, 1):
+        ts.deploy.measure_latency(ts.deploy.PteModel(tmp_path / "net.pte"), x[:2], runs=2, warm_up=1, threads=threads)
+        torch.testing.assert_close(file(x), model(x).detach(), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="runs batches of 2, which do not add up to 3 images"):
         file(images(3))
     with pytest.raises(ValueError, match=r"takes images of shape \(N, 3, 20, 20\), got \(2, 1, 20, 20\)"):
