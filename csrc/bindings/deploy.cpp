@@ -150,11 +150,11 @@ void bind_reference(py::module_& m) {
 
 template <typename Graph>
 void bind_save(py::module_& m) {
-  m.def("save", [](const Graph& graph, const std::string& path, const std::vector<double>& mean,
-                   const std::vector<double>& std, const std::vector<std::string>& labels, std::optional<int64_t> opset,
-                   std::optional<int64_t> bytecode) {
-    return deploy::save(graph, path, SaveOptions{mean, std, labels, opset, bytecode});
-  });
+  m.def("save",
+        [](const Graph& graph, const std::string& path, const std::vector<double>& mean, const std::vector<double>& std,
+           const std::vector<std::string>& labels, std::optional<int64_t> opset, std::optional<int64_t> bytecode) {
+          return deploy::save(graph, path, SaveOptions{mean, std, labels, opset, bytecode});
+        });
 }
 
 void bind_files(py::module_& m) {

@@ -20,6 +20,6 @@ def add_parser(commands: Commands) -> None:
 
 
 def _execute(options: argparse.Namespace) -> int:
-    result = torchslim.deploy.check(options.file, options.runtime)  # type: ignore[attr-defined,unused-ignore]
+    result = torchslim.deploy.check(options.file, options.runtime)
     print(result)
     return 1 if result.problems else 0
