@@ -16,13 +16,15 @@ What it ends with, before the bits of each layer:
     W4 nearest                87.57 %     1.18         3.04
     W4 nearest + norms        89.64 %     0.20         0.97
     W4 AdaRound               90.30 %     0.15         0.31
-    W4 GPTQ                   89.59 %     0.07         1.02
-    W4 GPTQ + norms           90.14 %     0.07         0.47
-    mixed, bytes of W4        89.86 %     0.11         0.75
+    W4 GPTQ                   90.25 %     0.05         0.36
+    W4 GPTQ + norms           90.30 %     0.05         0.31
+    mixed nearest             89.86 %     0.11         0.75
+    mixed GPTQ                90.61 %     0.09        -0.00
+    mixed AdaRound            90.50 %     0.07         0.11
     W4 nearest + norms recovers 68 % of what W4 nearest loses.
     W4 AdaRound recovers 90 % of what W4 nearest loses.
-    W4 GPTQ recovers 67 % of what W4 nearest loses.
-    W4 GPTQ + norms recovers 84 % of what W4 nearest loses.
+    W4 GPTQ recovers 88 % of what W4 nearest loses.
+    W4 GPTQ + norms recovers 90 % of what W4 nearest loses.
 """
 
 import os

@@ -184,13 +184,18 @@ void bind_check(py::module_& m) {
       .def_readonly("why", &deploy::CheckProblem::why);
   py::class_<deploy::CheckedOperator>(m, "CheckedOperator")
       .def_readonly("name", &deploy::CheckedOperator::name)
-      .def_readonly("arguments", &deploy::CheckedOperator::arguments);
+      .def_readonly("arguments", &deploy::CheckedOperator::arguments)
+      .def_readonly("calls", &deploy::CheckedOperator::calls);
+  py::class_<deploy::CheckedRecord>(m, "CheckedRecord")
+      .def_readonly("name", &deploy::CheckedRecord::name)
+      .def_readonly("bytes", &deploy::CheckedRecord::bytes);
   py::class_<deploy::CheckReport>(m, "CheckReport")
       .def_readonly("path", &deploy::CheckReport::path)
       .def_readonly("runtime", &deploy::CheckReport::runtime)
       .def_readonly("bytecode_version", &deploy::CheckReport::bytecode_version)
       .def_readonly("operator_version", &deploy::CheckReport::operator_version)
       .def_readonly("operators", &deploy::CheckReport::operators)
+      .def_readonly("records", &deploy::CheckReport::records)
       .def_readonly("problems", &deploy::CheckReport::problems)
       .def_property_readonly("ok", &deploy::CheckReport::ok)
       .def("__str__", [](const deploy::CheckReport& self) { return deploy::to_string(self); });

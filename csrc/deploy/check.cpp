@@ -2,10 +2,10 @@
 #include <c10/util/Exception.h>
 #include <torchslim/deploy/check.h>
 
-#include <algorithm>
+#include <map>
 #include <optional>
 #include <sstream>
-#include <tuple>
+#include <utility>
 
 #include "deploy/ptl_file.h"
 #include "deploy/ptl_program.h"
@@ -29,20 +29,25 @@ const RuntimeTable& known_table(const std::string& runtime) {
 // What the file says about itself; nothing of it is built.
 CheckReport read_facts(const std::string& path, const std::string& runtime) {
   const std::string bytes = read_file(path);
-  const PtlProgram program = read_program(read_zip(bytes, path), path);
+  const std::vector<ZipEntry> entries = read_zip(bytes, path);
+  const PtlProgram program = read_program(entries, path);
   CheckReport report;
   report.path = path;
   report.runtime = runtime;
   report.bytecode_version = program.bytecode_version;
   report.operator_version = program.operator_version;
+  for (const ZipEntry& entry : entries) {
+    const std::string name(entry.name.substr(entry.name.find('/') + 1));  // without the archive's own
+    report.records.push_back({name, static_cast<int64_t>(entry.content.size())});
+  }
+  std::map<std::pair<std::string, std::optional<int64_t>>, int64_t> calls;
   for (const PtlOperator& op : program.operators) {
     const std::string name = op.overload.empty() ? op.name : op.name + "." + op.overload;
-    report.operators.push_back({name, op.arguments < 0 ? std::nullopt : std::optional(op.arguments)});
+    calls[{name, op.arguments < 0 ? std::nullopt : std::optional(op.arguments)}] += op.calls;
   }
-  std::sort(report.operators.begin(), report.operators.end(),
-            [](const auto& a, const auto& b) { return std::tie(a.name, a.arguments) < std::tie(b.name, b.arguments); });
-  const auto same = [](const auto& a, const auto& b) { return a.name == b.name && a.arguments == b.arguments; };
-  report.operators.erase(std::unique(report.operators.begin(), report.operators.end(), same), report.operators.end());
+  for (const auto& [op, count] : calls) {
+    report.operators.push_back({op.first, op.second, count});
+  }
   return report;
 }
 

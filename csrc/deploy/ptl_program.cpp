@@ -32,7 +32,7 @@ PtlOperator operator_of(const PickleValue& item, const std::string& path) {
   require_program(parts.size() >= 2 && parts.size() <= 3 && parts[0]->kind == PickleValue::Kind::kText &&
                       parts[1]->kind == PickleValue::Kind::kText,
                   path);
-  PtlOperator found{parts[0]->text, parts[1]->text, -1};
+  PtlOperator found{parts[0]->text, parts[1]->text, -1, 0};
   if (parts.size() == 3) {
     require_program(parts[2]->kind == PickleValue::Kind::kNumber, path);
     found.arguments = parts[2]->number;
@@ -52,14 +52,24 @@ int64_t version_of(std::string_view text, const std::string& path) {
 // A function: its name, then pairs of a word and a table.
 void add_operators(const PickleValue& function, const std::string& path, std::vector<PtlOperator>& operators) {
   require_program(function.items.size() >= 2 && function.items[0]->kind == PickleValue::Kind::kText, path);
+  std::vector<PtlOperator> found;
+  std::vector<int64_t> called;  // by their places in the function's table
   for (const auto& table : function.items[1]->items) {
     require_program(table->items.size() == 2, path);
-    if (table->items[0]->is_text("operators")) {
-      for (const auto& item : table->items[1]->items) {
-        operators.push_back(operator_of(*item, path));
+    for (const auto& item : table->items[1]->items) {
+      if (table->items[0]->is_text("operators")) {
+        found.push_back(operator_of(*item, path));
+      } else if (table->items[0]->is_text("instructions") && item->items.size() == 3 &&
+                 (item->items[0]->is_text("OP") || item->items[0]->is_text("OPN"))) {
+        called.push_back(item->items[1]->number);
       }
     }
   }
+  for (const int64_t place : called) {
+    require_program(place >= 0 && place < static_cast<int64_t>(found.size()), path);
+    ++found[place].calls;
+  }
+  operators.insert(operators.end(), found.begin(), found.end());
 }
 
 }  // namespace

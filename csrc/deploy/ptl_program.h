@@ -16,6 +16,7 @@ struct PtlOperator {
   std::string name;       // "aten::conv2d"
   std::string overload;   // "" or "Tensor", ...
   int64_t arguments = 0;  // that are given; the runtime fills in the rest. -1: all (bytecode before 6)
+  int64_t calls = 0;      // places in the program that call it
 };
 
 /// What the lite interpreter will run.

@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import pickle
 from typing import Any
 
 from torchslim import deploy
@@ -41,10 +40,7 @@ def _execute(options: argparse.Namespace) -> int:
 
 def _contents(path: str) -> Contents:
     if path.endswith(".ptl"):
-        try:
-            return read_ptl(path)
-        except (KeyError, IndexError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path}: its bytecode has another form than that of PyTorch Mobile: {error}") from error
+        return read_ptl(path)
     return read_onnx(path) if path.endswith(".onnx") else Contents()
 
 

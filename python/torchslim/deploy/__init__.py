@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """From a trained model to a file that runs in integers, and what it is worth: parity, size, speed."""
 
-from torchslim.deploy.check import CheckedOperator, CheckProblem, CheckReport, check, known_runtimes
+from torchslim.deploy.check import CheckedOperator, CheckedRecord, CheckProblem, CheckReport, check, known_runtimes
 from torchslim.deploy.evaluate import (
     Agreement,
     accuracy,
@@ -30,6 +30,7 @@ __all__ = [
     "CheckProblem",
     "CheckReport",
     "CheckedOperator",
+    "CheckedRecord",
     "IntegerGraph",
     "IntegerNode",
     "IntegerResult",

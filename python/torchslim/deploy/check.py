@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
         name: str  #: with the overload behind a dot
         arguments: int | None  #: that the calls give; files of bytecode 5 and before do not say
+        calls: int  #: places in the program that call it
+
+    class CheckedRecord:
+        """A part of the archive that a file is."""
+
+        name: str  #: "bytecode.pkl", "data/0", ...
+        bytes: int
 
     class CheckReport:
         """What `check` found; as text, a line that says yes or no, and one for each problem."""
@@ -28,12 +35,14 @@ if TYPE_CHECKING:
         bytecode_version: int
         operator_version: int
         operators: list[CheckedOperator]  #: in alphabetical order
+        records: list[CheckedRecord]  #: in the file's order
         problems: list[CheckProblem]  #: empty: the runtime loads the file
         ok: bool
 else:
     CheckProblem = _C.deploy.CheckProblem
     CheckReport = _C.deploy.CheckReport
     CheckedOperator = _C.deploy.CheckedOperator
+    CheckedRecord = _C.deploy.CheckedRecord
 
 
 def known_runtimes() -> list[str]:
@@ -64,4 +73,4 @@ def check(path: str | os.PathLike[str], runtime: str = "current") -> CheckReport
     return report
 
 
-__all__ = ["CheckProblem", "CheckReport", "CheckedOperator", "check", "known_runtimes"]
+__all__ = ["CheckProblem", "CheckReport", "CheckedOperator", "CheckedRecord", "check", "known_runtimes"]

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-import pickle
-import zipfile
 from pathlib import Path
 
 import pytest
 
-import torchslim as ts
-from torchslim.cli import file_contents, main
+from torchslim.cli import main
 
 
 def shown(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -42,19 +39,6 @@ def test_a_pte_file_has_its_size(files: Path, capsys: pytest.CaptureFixture[str]
     text = shown(files / "int8.pte", capsys)
     assert f"no manifest, {(files / 'int8.pte').stat().st_size:,} bytes, runs in executorch" in text
     assert "input: 1 x 3 x 20 x 20" in text
-
-
-def test_reading_bytecode_runs_no_code(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return print, ("run",)
-
-    path = tmp_path / "evil.ptl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/bytecode.pkl", pickle.dumps((8, Evil())))
-    monkeypatch.setattr(ts.deploy, "PtlModel", lambda path: None)  # LibTorch would refuse the file before
-    with pytest.raises(pickle.UnpicklingError, match=r"names builtins\.print"):
-        file_contents.read_ptl(str(path))
 
 
 def test_a_file_cut_short_is_one_line(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

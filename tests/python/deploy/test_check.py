@@ -3,6 +3,7 @@
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,10 @@ def test_files_of_torchslim_fit_every_runtime(prepare: bool, runtime: str, tmp_p
     assert report.ok and not report.problems
     assert report.bytecode_version == 8
     assert ("quantized::conv2d.new" in {op.name for op in report.operators}) == prepare
+    assert all(op.calls > 0 for op in report.operators)
+    with zipfile.ZipFile(report.path) as archive:
+        sizes = {entry.filename.partition("/")[2]: entry.compress_size for entry in archive.infolist()}
+    assert {record.name: record.bytes for record in report.records} == sizes
     assert str(report).startswith(f"{saved.path} fits ")
 
 

@@ -20,6 +20,13 @@ struct TORCHSLIM_API CheckProblem {
 struct TORCHSLIM_API CheckedOperator {
   std::string name;                  // with the overload behind a dot
   std::optional<int64_t> arguments;  // that the calls give; files of bytecode 5 and before do not say
+  int64_t calls = 0;                 // places in the program that call it
+};
+
+/// A part of the archive that a file is.
+struct TORCHSLIM_API CheckedRecord {
+  std::string name;  // "bytecode.pkl", "data/0", ...
+  int64_t bytes = 0;
 };
 
 /// What `check` found.
@@ -29,6 +36,7 @@ struct TORCHSLIM_API CheckReport {
   int64_t bytecode_version = 0;
   int64_t operator_version = 0;
   std::vector<CheckedOperator> operators;  // in alphabetical order
+  std::vector<CheckedRecord> records;      // in the file's order
   std::vector<CheckProblem> problems;      // empty: the runtime loads the file
 
   bool ok() const { return problems.empty(); }
