@@ -31,7 +31,7 @@ from typing import Any
 from torch import nn
 
 from fashion_mnist import data, float_network, seeds
-from fashion_mnist.float_network import FULL, QUICK, Size
+from fashion_mnist.float_network import Size
 from fashion_mnist.train import accuracy, predict
 from torchslim.quant import PreparedModel
 
@@ -62,13 +62,7 @@ def config_of(case: str, size: Size) -> dict[str, Any] | None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the cases and returns the exit code: 0, or 1 with what is wrong."""
-    options = seeds.parse((__doc__ or "").split("\n\n")[0], arguments)
-    try:
-        run(QUICK if options.quick else FULL, options)
-    except (data.DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return seeds.main(__doc__, arguments, run)
 
 
 def run(size: Size, options: argparse.Namespace) -> dict[str, Any]:

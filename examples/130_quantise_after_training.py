@@ -42,7 +42,7 @@ from torch import Tensor, nn
 
 import torchslim as ts
 from fashion_mnist import data, float_network, seeds
-from fashion_mnist.float_network import FULL, QUICK, Size
+from fashion_mnist.float_network import Size
 from fashion_mnist.results import EXAMPLE
 from fashion_mnist.train import accuracy, predict
 
@@ -66,13 +66,7 @@ class Calibration:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the cases and returns the exit code: 0, or 1 with what is wrong."""
-    options = seeds.parse((__doc__ or "").split("\n\n")[0], arguments)
-    try:
-        run(QUICK if options.quick else FULL, options)
-    except (data.DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return seeds.main(__doc__, arguments, run)
 
 
 def run(size: Size, options: argparse.Namespace) -> dict[str, Any]:

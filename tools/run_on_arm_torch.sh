@@ -12,12 +12,12 @@ emulator=$(PATH="$PATH:$tools/../build/debian/usr/bin" command -v qemu-aarch64-s
   echo "qemu-aarch64-static is missing; run: sudo apt-get install qemu-user-static" >&2
   exit 1
 }
-"$tools/debian_root.sh" arm64 "$folder/root" python3 libstdc++6
+"$tools/debian_root.sh" arm64 "$folder/debian" python3 libstdc++6
 packages=$folder/torch-$version
 if [ ! -d "$packages" ]; then
   echo "[setup] unpacking torch $version for AArch64"
   rm -rf "$packages.part"
-  release=$(readlink "$folder/root/usr/bin/python3") # python3.11
+  release=$(readlink "$folder/debian/usr/bin/python3") # python3.11
   "$python" -m pip install --quiet --target "$packages.part" --no-compile --root-user-action ignore --no-warn-conflicts \
     --platform manylinux2014_aarch64 --implementation cp --python-version "${release#python}" \
     --only-binary=:all: "torch==$version"
@@ -25,4 +25,4 @@ if [ ! -d "$packages" ]; then
 fi
 # One thread: the emulator shares cores badly. No warnings: this Python has no NumPy, and torch says so.
 exec env -i HOME="$HOME" OMP_NUM_THREADS=1 PYTHONPATH="$packages" \
-  "$emulator" -L "$folder/root" "$folder/root/usr/bin/python3" -W ignore "$@"
+  "$emulator" -L "$folder/debian" "$folder/debian/usr/bin/python3" -W ignore "$@"

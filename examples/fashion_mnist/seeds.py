@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,10 +19,21 @@ import torch
 import torchslim as ts
 from fashion_mnist import data
 from fashion_mnist.checkpoint import write_whole
-from fashion_mnist.float_network import Size
+from fashion_mnist.float_network import FULL, QUICK, Size
 from fashion_mnist.results import versions
 
 Rows = dict[str, list[float]]  # case -> a number for each seed
+
+
+def main(doc: str | None, arguments: list[str] | None, run: Callable[[Size, argparse.Namespace], object]) -> int:
+    """Runs an example and returns the exit code: 0, or 1 with what is wrong."""
+    options = parse((doc or "").split("\n\n")[0], arguments)
+    try:
+        run(QUICK if options.quick else FULL, options)
+    except (data.DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def parse(description: str, arguments: list[str] | None) -> argparse.Namespace:
