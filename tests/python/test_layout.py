@@ -17,6 +17,7 @@ MOST_LINES = 600
 
 #: Python modules that are parts of another and tested with it.
 TESTED_IN = {
+    "cli/check": "test_cli_check",  # deploy has a test_check
     "deploy/evaluate": "test_report",
     "deploy/latency": "test_load",
     "deploy/loaded_model": "test_load",

@@ -133,9 +133,12 @@ def test_an_operator_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError, match="is no file"):
-        ts.deploy.load(tmp_path)
-    with pytest.raises(OSError, match="/dev/zero is no file"):
-        ts.deploy.load("/dev/zero")
+    folder, zeros = tmp_path / "folder.ptl", tmp_path / "zeros.ptl"
+    folder.mkdir()
+    zeros.symlink_to("/dev/zero")
+    with pytest.raises(IsADirectoryError, match=r"folder\.ptl is no file"):
+        ts.deploy.load(folder)
+    with pytest.raises(OSError, match=r"zeros\.ptl is no file"):
+        ts.deploy.load(zeros)
     with pytest.raises(FileNotFoundError):
         ts.deploy.load(tmp_path / "none.ptl")
