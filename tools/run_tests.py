@@ -36,8 +36,15 @@ def count_catch(output: str) -> tuple[int, int]:
 
 
 def count_pytest(output: str) -> tuple[int, int]:
-    """Reads pytest's closing line: (passed, failed or in error)."""
-    closing = output.strip().splitlines()[-1] if output.strip() else ""
+    """Reads pytest's closing line, behind which libraries may still warn: (passed, failed or in error)."""
+    closing = next(
+        (
+            line
+            for line in reversed(output.splitlines())
+            if re.search(r"\d+ (passed|failed|errors?)\b.* in [\d.]+s", line)
+        ),
+        "",
+    )
     passed = sum(int(n) for n in re.findall(r"(\d+) passed", closing))
     failed = sum(int(n) for n in re.findall(r"(\d+) (?:failed|errors?)", closing))
     return passed, failed
