@@ -14,7 +14,7 @@ namespace torchslim::deploy {
 /// runtimes make integer operations. Activations are uint8 per tensor; weights int8, or int4, per output channel with zero
 /// point 0; biases int32 on the grid input scale · weight scale. The grids are those of `graph`.
 ///   path  ends in ".onnx"; written whole or not at all
-/// Runtimes round sums as they see fit: expect what the integer reference computes, now and then a step beside it.
+/// Runtimes round sums as they see fit: expect the integer reference, now and then a step beside it at each layer.
 /// The metadata "torchslim" is the manifest. Throws c10::ValueError for another suffix, an operation without an ONNX
 /// operator (with its layer), an opset that lacks one; core::FileError if the file cannot be written.
 TORCHSLIM_API SavedFile save_onnx(const IntegerGraph& graph, const std::string& path, const SaveOptions& options = {});
