@@ -76,20 +76,19 @@ def test_float_networks_are_shared_and_a_second_run_gives_the_same(folder: Path,
 
 
 def test_float_network_of_another_recipe_is_not_taken(folder: Path, tmp_path: Path) -> None:
-    script = demo_job.load_script(TRAINING)
-    images, _ = float_network.images_of(script.QUICK, folder / "data")
+    images, _ = float_network.images_of(float_network.QUICK, folder / "data")
     said: list[str] = []
-    path = tmp_path / f"float_{script.QUICK.name}_seed3.pt"
+    path = tmp_path / f"float_{float_network.QUICK.name}_seed3.pt"
     path.write_bytes((folder / "out" / path.name).read_bytes()[:1000])  # cut
-    float_network.trained_float(script.QUICK, 3, images, tmp_path, said.append)
-    float_network.trained_float(script.QUICK, 3, images.first(100), tmp_path, said.append)
+    float_network.trained_float(float_network.QUICK, 3, images, tmp_path, said.append)
+    float_network.trained_float(float_network.QUICK, 3, images.first(100), tmp_path, said.append)
     assert all("training in float" in line for line in said) and len(said) == 2
 
 
 def test_what_the_search_allots_is_what_the_prepared_layers_have(folder: Path) -> None:
     script = demo_job.load_script(AFTER)
-    images, _ = float_network.images_of(script.QUICK, folder / "data")
-    model = float_network.trained_float(script.QUICK, 3, images, folder / "out", lambda text: None)
+    images, _ = float_network.images_of(float_network.QUICK, folder / "data")
+    model = float_network.trained_float(float_network.QUICK, 3, images, folder / "out", lambda text: None)
     calibration = script.Calibration.of(images, 64, seed=0)
     found = script.sensitivity(model, calibration)
     plan = ts.quant.search(found, bytes=script.bytes_of(found, 4))
