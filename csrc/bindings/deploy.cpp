@@ -9,6 +9,7 @@
 #include <torchslim/deploy/report.h>
 #include <torchslim/deploy/report_layers.h>
 #include <torchslim/deploy/run_ptl.h>
+#include <torchslim/deploy/target.h>
 
 #include "bindings/bindings.h"
 
@@ -272,6 +273,15 @@ void init_deploy(py::module_& m) {
   bind_files(room);
   bind_check(room);
   bind_evaluation(room);
+  room.def("known_targets", &deploy::known_targets);
+  room.def("fit_target", [](const deploy::IntegerGraph& graph, const std::string& target) {
+    py::list rows;
+    for (const deploy::LayerFit& fit : deploy::fit_target(graph, target)) {
+      rows.append(py::make_tuple(fit.layer, fit.op, deploy::to_string(fit.arithmetic), fit.problem));
+    }
+    return rows;
+  });
+  room.def("require_fit", &deploy::require_fit);
   room.def("format_table",
            [](const py::dict& report, int64_t weights) { return deploy::format_table(report_from(report, weights)); });
   room.def("report_json",

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <set>
 
 namespace torchslim::deploy {
@@ -109,7 +110,38 @@ FloatOperations::Value* FloatOperations::write(const Node& node, const std::vect
                     " cannot stand here; fold batch norms and lower quantisers first");
 }
 
+// Attention in operations that runtimes before torch 2.0 have as well:
+// softmax(query keyᵀ · scale + mask) value, or minus infinity where a mask of truths, or the order, hides a key.
+FloatOperations::Value* FloatOperations::write_attention(const graph::AtenCall& call,
+                                                         const std::vector<Value*>& inputs) {
+  enum : size_t { kQuery, kKey, kValue, kMask, kDropout, kCausal, kScale };
+  constexpr double kHidden = -std::numeric_limits<double>::infinity();
+  const auto operand = [&](size_t position) {
+    const auto slot = std::find(call.slots.begin(), call.slots.end(), position);
+    return slot == call.slots.end() ? argument(call, position)
+                                    : torch::jit::NamedValue(inputs[slot - call.slots.begin()]);
+  };
+  Value* keys = builder_.call("aten::transpose", operand(kKey), int64_t{-2}, int64_t{-1});
+  Value* query = builder_.call("aten::mul", operand(kQuery), call.arguments.at(kScale).toDouble());
+  Value* scores = builder_.call("aten::matmul", query, keys);
+  if (call.arguments.at(kCausal).toBool()) {
+    Value* seen = builder_.call("aten::tril", builder_.call("aten::ones_like", scores), int64_t{0});
+    scores = builder_.call("aten::masked_fill", scores, builder_.call("aten::eq", seen, 0.0), kHidden);
+  }
+  const c10::IValue& mask = call.arguments.at(kMask);
+  if (mask.isTensor() && mask.toTensor().scalar_type() == at::kBool) {
+    scores = builder_.call("aten::masked_fill", scores, builder_.call("aten::logical_not", operand(kMask)), kHidden);
+  } else if (mask.isTensor() || std::count(call.slots.begin(), call.slots.end(), kMask) != 0) {
+    scores = builder_.call("aten::add", scores, operand(kMask));
+  }
+  Value* weights = builder_.call("aten::softmax", scores, int64_t{-1}, c10::IValue());
+  return builder_.call("aten::matmul", weights, operand(kValue));
+}
+
 FloatOperations::Value* FloatOperations::write_call(const graph::AtenCall& call, const std::vector<Value*>& inputs) {
+  if (call.op == "aten::scaled_dot_product_attention") {
+    return write_attention(call, inputs);
+  }
   const auto handle = c10::Dispatcher::singleton().findSchemaOrThrow(call.op.c_str(), call.overload.c_str());
   std::vector<torch::jit::NamedValue> arguments, by_name;
   for (const auto i : c10::irange(call.arguments.size())) {

@@ -23,6 +23,7 @@ class FloatOperations {
   Value* write(const graph::Node& node, const std::vector<Value*>& inputs);
 
  private:
+  Value* write_attention(const graph::AtenCall& call, const std::vector<Value*>& inputs);
   Value* write_call(const graph::AtenCall& call, const std::vector<Value*>& inputs);
   torch::jit::NamedValue argument(const graph::AtenCall& call, size_t position);
   torch::jit::NamedValue bias(const graph::Node& node);

@@ -120,9 +120,9 @@ class Lowering {
       case OpKind::kRelu6:
         return lower_clamp(index);
       case OpKind::kMaxPool2d:
-        return lower_max_pool(index);
+        return append(index, copy_of(index, IntegerOp::kMaxPool2d));
       case OpKind::kAvgPool2d:
-        return stays_on_grid(index) ? lower_avg_pool(index) : lower_float(index);
+        return stays_on_grid(index) ? append(index, copy_of(index, IntegerOp::kAvgPool2d)) : lower_float(index);
       case OpKind::kGlobalAvgPool:
         return stays_on_grid(index) ? append(index, copy_of(index, IntegerOp::kGlobalAvgPool)) : lower_float(index);
       case OpKind::kFlatten:
@@ -440,29 +440,12 @@ class Lowering {
     append(index, std::move(lowered));
   }
 
-  void lower_max_pool(int64_t index) {
-    const Node& node = graph_.nodes[index];
-    require(node.window.kernel != std::array<int64_t, 2>{1, 1}, node,
-            "a window of one element pools nothing; remove the layer");
-    require(node.window.padding == std::array<int64_t, 2>{0, 0} || node.window.dilation == std::array<int64_t, 2>{1, 1},
-            node, "padding together with dilation is not what QNNPACK computes; use one of them");
-    append(index, copy_of(index, IntegerOp::kMaxPool2d));
-  }
-
   // Whether the result of node `index` is rounded to the grid that its input is on.
   bool stays_on_grid(int64_t index) const {
     const std::vector<int64_t> users = graph_.users(index);
     const IntegerNode& input = quantized_input(graph_.nodes[index], 0);
     return users.size() == 1 && graph_.nodes[users[0]].kind == OpKind::kFakeQuantize &&
            is_on(input, read_grid(graph_.nodes[users[0]]));
-  }
-
-  void lower_avg_pool(int64_t index) {
-    const Node& node = graph_.nodes[index];
-    const graph::Window& window = node.window;
-    require(window.kernel != std::array<int64_t, 2>{1, 1}, node,
-            "a window of one element pools nothing; remove the layer");
-    append(index, copy_of(index, IntegerOp::kAvgPool2d));
   }
 
   // Reads [batch norm] [relu | relu6] fake_quantize after node `index`, each the only reader of the one before.

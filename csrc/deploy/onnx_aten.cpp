@@ -265,16 +265,15 @@ Value linear(const OnnxCall& c) {
 // softmax(q·kᵀ·scale + mask)·v
 Value attention(const OnnxCall& c) {
   const OnnxValue *query = c.input("query"), *key = c.input("key"), *value = c.input("value");
-  if (query == nullptr || key == nullptr || value == nullptr || (c.has("enable_gqa") && c.boolean("enable_gqa"))) {
-    c.refuse("is written for queries, keys and values that are computed, each of them for each head");
+  if (query == nullptr || key == nullptr || value == nullptr) {
+    c.refuse("is written for queries, keys and values that are computed");
   }
   const auto rank = static_cast<int64_t>(key->shape.size());
   Sizes order(rank);
   std::iota(order.begin(), order.end(), 0);
   std::swap(order[rank - 1], order[rank - 2]);
   const Value turned = c.builder().call("Transpose", {key->name}, {{"perm", order}});
-  const double scale = c.real_or("scale", 1 / std::sqrt(static_cast<double>(query->shape.back())));
-  Value scores = c.call("MatMul", c.times(query->name, scale), turned);
+  Value scores = c.call("MatMul", c.times(query->name, c.real("scale")), turned);
   const auto hidden = [](const at::Tensor& seen) {
     return at::zeros(seen.sizes()).masked_fill(seen.logical_not(), -std::numeric_limits<float>::infinity());
   };

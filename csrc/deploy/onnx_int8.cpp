@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 #include <torchslim/deploy/onnx.h>
 #include <torchslim/deploy/reference.h>
+#include <torchslim/deploy/target.h>
 #include <torchslim/graph/transposed_weight.h>
 
 #include <algorithm>
@@ -235,6 +236,7 @@ SavedFile save_onnx(const IntegerGraph& graph, const std::string& path, const Sa
   TORCH_CHECK_VALUE(!graph.nodes.empty(), "torchslim::save_onnx: the graph is empty");
   const std::vector<int64_t>& shape = graph.nodes.front().shape;
   check_save(path, ".onnx", shape, options);
+  require_fit(graph, "onnx", "torchslim::save_onnx");
   const IntegerResult expected = run_integer(graph, int8_sample(graph));
   const bool int4 = options.opset.value_or(kInt4Opset) >= kInt4Opset;
   return write_onnx(path, "int8", int8_manifest(kOnnxFormat, graph, options, expected), shape, options,

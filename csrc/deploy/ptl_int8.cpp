@@ -7,6 +7,7 @@
 #include <c10/util/Exception.h>
 #include <torchslim/deploy/ptl.h>
 #include <torchslim/deploy/reference.h>
+#include <torchslim/graph/transposed_weight.h>
 
 #include <algorithm>
 #include <unordered_map>
@@ -15,13 +16,14 @@
 #include "deploy/manifest.h"
 #include "deploy/ptl_file.h"
 #include "deploy/runtime_guards.h"
+#include "deploy/target_profile.h"
 
 namespace torchslim::deploy {
 namespace {
 
-constexpr int64_t kQuint8 = 13;                      // at::kQUInt8, as serialised programs write it
-constexpr int64_t kByte = 0, kLong = 4, kFloat = 6;  // likewise
-constexpr int64_t kCodes = 256;                      // that a table has
+constexpr int64_t kQuint8 = 13;                                   // at::kQUInt8, as serialised programs write it
+constexpr int64_t kByte = 0, kLong = 4, kFloat = 6, kDouble = 7;  // likewise
+constexpr int64_t kCodes = 256;                                   // that a table has
 
 c10::List<int64_t> int_list(const std::array<int64_t, 2>& pair) { return c10::List<int64_t>({pair[0], pair[1]}); }
 
@@ -30,13 +32,16 @@ c10::IValue call_operator(const char* name, torch::jit::Stack stack) {
   return std::move(stack.at(0));
 }
 
-/// All weights of a graph in four storages: each storage is one record of the file, whatever the number of layers.
+/// All weights of a graph in a few storages: each storage is one record of the file, whatever the number of layers.
 class PackedWeights {
  public:
   explicit PackedWeights(const IntegerGraph& graph)
-      : codes_(total(graph, &IntegerNode::codes), at::kChar),
-        scales_(total(graph, &IntegerNode::weight_scale), at::kDouble),
-        biases_(total(graph, &IntegerNode::bias), at::kFloat),
+      : codes_(total(graph, &IntegerNode::codes, kPacked), at::kChar),
+        scales_(total(graph, &IntegerNode::weight_scale, kPacked), at::kDouble),
+        biases_(total(graph, &IntegerNode::bias, kPacked), at::kFloat),
+        plain_codes_(total(graph, &IntegerNode::codes, kPlain), at::kChar),
+        plain_biases_(total(graph, &IntegerNode::bias_codes, kPlain), at::kInt),
+        factors_(total(graph, &IntegerNode::bias, kPlain), at::kFloat),
         zero_points_(at::zeros({most_channels(graph)}, at::TensorOptions().dtype(at::kLong))) {}
 
   /// Returns the packed parameters that quantized::conv2d and quantized::linear take.
@@ -53,11 +58,29 @@ class PackedWeights {
                          {weight, bias, int_list(w.stride), int_list(w.padding), int_list(w.dilation), w.groups});
   }
 
+  /// What a transposed convolution in float takes.
+  struct Plain {
+    at::Tensor weight;   // int8, as ATen has it: (I, O/groups, ...)
+    at::Tensor bias;     // int32 (O)
+    at::Tensor factors;  // float32 (O): of the sums
+  };
+
+  Plain plain(const IntegerNode& node, float input_scale) {
+    const at::Tensor weight = graph::transposed_weight(node.codes, node.window.groups);
+    const int64_t channels = node.bias_codes.numel();
+    return {plain_codes_.take(weight.numel()).view(weight.sizes()).copy_(weight),
+            plain_biases_.take(channels).copy_(node.bias_codes),
+            factors_.take(channels).copy_(node.weight_scale * input_scale * (1.0F / node.scale))};
+  }
+
  private:
-  static int64_t total(const IntegerGraph& graph, at::Tensor IntegerNode::*member) {
+  enum Use { kPacked, kPlain };
+
+  static int64_t total(const IntegerGraph& graph, at::Tensor IntegerNode::*member, Use use) {
     int64_t numel = 0;
     for (const IntegerNode& node : graph.nodes) {
-      numel += (node.*member).defined() ? (node.*member).numel() : 0;
+      const bool counts = (node.*member).defined() && is_transposed(node.op) == (use == kPlain);
+      numel += counts ? (node.*member).numel() : 0;
     }
     return numel;
   }
@@ -95,6 +118,9 @@ class PackedWeights {
   SharedStorage codes_;
   SharedStorage scales_;
   SharedStorage biases_;
+  SharedStorage plain_codes_;  // a storage of quantised tensors can hold no others
+  SharedStorage plain_biases_;
+  SharedStorage factors_;
   at::Tensor zero_points_;
 };
 
@@ -137,6 +163,11 @@ class Int8Writer {
   }
 
   Value* write(const IntegerNode& node) {
+    return arithmetic_of(node, qnnpack_) == Arithmetic::kInteger ? write_integer(node) : write_float(node);
+  }
+
+  // Through a kernel of QNNPACK's, or one that copies codes.
+  Value* write_integer(const IntegerNode& node) {
     const double scale = node.scale;
     const int64_t zero_point = node.zero_point + kUint8Shift;
     const graph::Window& w = node.window;
@@ -170,6 +201,25 @@ class Int8Writer {
         return builder_.call("aten::adaptive_avg_pool2d", input(0), std::vector<int64_t>{1, 1});
       case IntegerOp::kFlatten:
         return builder_.call("aten::flatten", input(0), int64_t{1}, int64_t{-1});
+      case IntegerOp::kConv1d:
+        return write_conv1d(node);
+      default:
+        break;
+    }
+    return cannot_write(node);
+  }
+
+  // What QNNPACK has no operation for is float arithmetic on whole numbers: the same bits in every runtime.
+  Value* write_float(const IntegerNode& node) {
+    const graph::Window& w = node.window;
+    const auto input = [&](size_t i) { return values_[node.inputs[i]]; };
+    switch (node.op) {
+      case IntegerOp::kMaxPool2d:
+        return codes(node, builder_.call("aten::max_pool2d", steps(node.inputs[0]), list(w.kernel), list(w.stride),
+                                         list(w.padding), list(w.dilation), w.ceil_mode));
+      case IntegerOp::kAvgPool2d:  // of one element: what is left out between strides
+        return codes(node, builder_.call("aten::avg_pool2d", steps(node.inputs[0]), list(w.kernel), list(w.stride),
+                                         list(w.padding), false, true, c10::IValue()));
       case IntegerOp::kMul: {
         const float multiplier = input_node(node, 0).scale * input_node(node, 1).scale / node.scale;
         Value* product = builder_.call("aten::mul", steps(node.inputs[0]), steps(node.inputs[1]));
@@ -198,14 +248,42 @@ class Int8Writer {
       }
       case IntegerOp::kQuantize:
         return codes(node, builder_.call("aten::round", scaled(input(0), 1.0F / node.scale)));
-      case IntegerOp::kConv1d:
-        return write_conv1d(node);
       case IntegerOp::kConvTranspose1d:
       case IntegerOp::kConvTranspose2d:
-        break;  // QNNPACK has one scale for the whole weight there
+        return write_transposed(node);
+      default:
+        break;
     }
+    return cannot_write(node);
+  }
+
+  static Value* cannot_write(const IntegerNode& node) {
     TORCH_CHECK_VALUE(false, "torchslim::save_ptl: layer '", node.layer, "': the operation ", to_string(node.op),
                       " cannot be written to a .ptl file yet; the integer reference runs it (quant.convert)");
+  }
+
+  // QNNPACK has one scale for the whole weight there. Floats hold each sum exactly, doubles where it may pass 2^24.
+  Value* write_transposed(const IntegerNode& node) {
+    constexpr double kWholeFloats = 16777216, kLargestStep = 255;
+    const at::Tensor sums =
+        node.codes.flatten(1).to(at::kDouble).abs().sum(1) * kLargestStep + node.bias_codes.to(at::kDouble).abs();
+    const int64_t type = sums.max().item<double>() < kWholeFloats ? kFloat : kDouble;
+    const auto wide = [&](Value* value) { return builder_.call("aten::to", value, type, false, false, c10::IValue()); };
+    const graph::Window& w = node.window;
+    const bool plane = node.op == IntegerOp::kConvTranspose2d;
+    const auto sizes = [plane](const std::array<int64_t, 2>& pair) {
+      return plane ? list(pair) : std::vector<int64_t>{pair[1]};
+    };
+    const PackedWeights::Plain plain = weights_.plain(node, input_node(node, 0).scale);
+    Value* weight = builder_.attribute(plain.weight);
+    Value* bias = builder_.attribute(plain.bias);
+    Value* sum = builder_.call(plane ? "aten::conv_transpose2d" : "aten::conv_transpose1d", wide(steps(node.inputs[0])),
+                               wide(weight), wide(bias), sizes(w.stride), sizes(w.padding), sizes(w.output_padding),
+                               w.groups, sizes(w.dilation));
+    const std::vector<int64_t> places = plane ? std::vector<int64_t>{-1, 1, 1} : std::vector<int64_t>{-1, 1};
+    Value* factor = builder_.attribute(plain.factors.reshape(places));
+    Value* sum32 = builder_.call("aten::to", sum, kFloat, false, false, c10::IValue());
+    return codes(node, builder_.call("aten::round", builder_.call("aten::mul", sum32, factor)));
   }
 
   // As a convolution of images of height 1.
@@ -222,8 +300,6 @@ class Int8Writer {
   }
 
   const IntegerNode& input_node(const IntegerNode& node, size_t i) const { return graph_.nodes[node.inputs[i]]; }
-
-  // What QNNPACK has no operation for is written in float arithmetic on whole numbers: the same bits in every runtime.
 
   Value* scaled(Value* value, float factor) { return builder_.call("aten::mul", value, static_cast<double>(factor)); }
 
@@ -269,6 +345,7 @@ class Int8Writer {
   }
 
   const IntegerGraph& graph_;
+  const TargetProfile& qnnpack_ = target_profile("qnnpack");
   PackedWeights weights_;
   SharedStorage tables_;
   TorchScriptBuilder builder_;
@@ -290,6 +367,7 @@ bool computes(const IntegerNode& last, const at::Tensor& result, const IntegerRe
 SavedFile save_ptl(const IntegerGraph& graph, const std::string& path, const SaveOptions& options) {
   TORCH_CHECK_VALUE(!graph.nodes.empty(), "torchslim::save_ptl: the graph is empty");
   check_save(path, ".ptl", graph.nodes.front().shape, options);
+  require_fit(graph, "qnnpack", "torchslim::save_ptl");
   const at::Tensor sample = int8_sample(graph);
   const IntegerResult expected = run_integer(graph, sample);
   std::string bytes;

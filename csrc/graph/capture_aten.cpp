@@ -3,6 +3,7 @@
 #include <c10/util/irange.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <set>
 
@@ -144,6 +145,73 @@ void translate_aten(Call& call) {
   }
   check_dims(call, aten.op, inputs.at(0).shape.size());
   aten.role = role_of(call, aten);
+  std::vector<const Activation*> pointers;
+  for (const Activation& input : inputs) {
+    pointers.push_back(&input);
+  }
+  call.emit(OpKind::kAten, pointers, traced_shape(call, 0));
+  call.emitted().call = std::move(aten);
+}
+
+namespace {
+
+// Heads that several queries share, once for each of them.
+Activation repeated_heads(Call& call, const Activation& heads, int64_t times) {
+  std::vector<int64_t> shape = heads.shape, repeats(heads.shape.size() + 1, -1);
+  const auto behind = static_cast<int64_t>(heads.shape.size()) - 2;
+  shape.insert(shape.begin() + behind, 1);
+  const Activation apart = emit_call(call, heads, copying("aten::unsqueeze", "", {c10::IValue(), behind}), shape);
+  shape[behind] = repeats[behind] = times;
+  const Activation wide =
+      emit_call(call, apart, copying("aten::expand", "", {c10::IValue(), c10::IValue(repeats), false}), shape);
+  shape.erase(shape.begin() + behind);
+  shape[behind - 1] *= times;
+  AtenCall reshape = copying("aten::reshape", "", {c10::IValue(), c10::IValue(shape)});
+  reshape.batch_sizes.emplace_back(1, 0);
+  return emit_call(call, wide, std::move(reshape), shape);
+}
+
+}  // namespace
+
+// Says the scale, which by default depends on a shape, and gives each query's head its own key and value: targets have
+// neither default.
+void translate_attention(Call& call) {
+  enum : size_t { kQuery, kKey, kValue, kMask, kDropout, kCausal, kScale, kShared };
+  AtenCall aten{call.op(), "", AtenRole::kComputes, {}, {}, {}};
+  std::vector<Activation> inputs;
+  std::vector<std::vector<int64_t>> shapes;  // of query, key and value
+  for (const auto i : c10::irange(call.node().inputs().size())) {
+    const torch::jit::Value* value = call.node().input(i);
+    if (const Constant* constant = call.importer().constant(value)) {
+      aten.arguments.push_back(constant->value);
+      add_batch_sizes(call, *constant, i, aten);
+    } else {
+      aten.arguments.emplace_back();
+      aten.slots.push_back(i);
+      inputs.push_back(materialised(call, call.importer().activation(value)));
+    }
+    if (i <= kValue) {
+      const c10::IValue& given = aten.arguments.back();
+      shapes.push_back(given.isTensor() ? given.toTensor().sizes().vec() : inputs.back().shape);
+    }
+  }
+  if (aten.arguments.at(kScale).isNone()) {
+    aten.arguments[kScale] = 1 / std::sqrt(static_cast<double>(shapes[kQuery].back()));
+  }
+  if (aten.arguments.at(kShared).toBool()) {
+    aten.arguments[kShared] = false;
+    const auto heads = [&](size_t i) { return shapes[i].at(shapes[i].size() - 3); };
+    for (const size_t i : {kKey, kValue}) {
+      if (const int64_t times = heads(kQuery) / heads(i); times > 1) {
+        const auto slot = std::find(aten.slots.begin(), aten.slots.end(), i);
+        if (slot == aten.slots.end()) {
+          call.refuse("its heads are shared and do not depend on the input", "repeat them for each head of the query");
+        }
+        Activation& shared = inputs[slot - aten.slots.begin()];
+        shared = repeated_heads(call, shared, times);
+      }
+    }
+  }
   std::vector<const Activation*> pointers;
   for (const Activation& input : inputs) {
     pointers.push_back(&input);

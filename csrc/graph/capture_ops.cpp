@@ -446,6 +446,7 @@ const std::unordered_map<std::string, Translator>& translators() {
       {"aten::add_", translate_add},
       {"aten::mul", translate_mul},
       {"aten::mul_", translate_mul},
+      {"aten::scaled_dot_product_attention", translate_attention},
       {"aten::cat", translate_cat},
       {"aten::concat", translate_cat},
       {"aten::stack", translate_stack},

@@ -162,6 +162,7 @@ std::vector<int64_t> traced_shape(const Call& call, size_t output);
 /// Translate what has no kind of its own (`aten_role`), products, operations with lists of tensors, and convolutions.
 void translate_aten(Call& call);
 void translate_mul(Call& call);
+void translate_attention(Call& call);
 void translate_cat(Call& call);
 void translate_stack(Call& call);
 void translate_split(Call& call);

@@ -24,17 +24,13 @@ MOBILE = (
     "shufflenetv2_wd2", "shufflenet_g3_wd4", "squeezenet_v1_1",
 )  # fmt: skip
 
-#: QNNPACK has one scale for the whole weight of a transposed convolution: no int8 file.
-ONLY_FLOAT = ("transposed convolution",)
-
 
 class Network(NamedTuple):
-    """A network to be built, the shape of one image, what it is prepared with, and where its files do not load."""
+    """A network to be built, the shape of one image, and what it is prepared with."""
 
     make: Callable[[], nn.Module]
     shape: tuple[int, ...]
     config: dict[str, Any] | None = None
-    not_on: tuple[str, ...] = ()
 
 
 def lengths() -> nn.Module:
@@ -93,15 +89,52 @@ class Inception(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention as one operator, which came with torch 2.0."""
+    """Attention as one operator, which came with torch 2.0: plain, in order, and with masks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs, self.out = nn.Linear(32, 32), nn.Linear(32, 32)
+        self.register_buffer("seen", torch.eye(12, dtype=torch.bool).logical_not())
+        self.register_buffer("bias", torch.randn(12, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inputs(x)
+        y = y + F.scaled_dot_product_attention(y, y, y)
+        y = y + F.scaled_dot_product_attention(y, y, y, is_causal=True)
+        y = y + F.scaled_dot_product_attention(y, y, y, self.seen, scale=0.3)
+        result: Tensor = self.out(y + F.scaled_dot_product_attention(y, y, y, self.bias))
+        return result
+
+
+class SharedHeads(nn.Module):
+    """Attention of more queries than keys and values, which came with torch 2.5."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inputs, self.out = nn.Linear(32, 32), nn.Linear(32, 32)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.inputs(x)
-        result: Tensor = self.out(F.scaled_dot_product_attention(y, y, y))
+        y = self.inputs(x).unflatten(2, (4, 8)).transpose(1, 2)
+        few = y[:, :2]
+        y = F.scaled_dot_product_attention(y, few, few, enable_gqa=True)
+        result: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return result
+
+
+class Decoder(nn.Module):
+    """Back to the image's size by transposed convolutions, and the pools that QNNPACK has no kernel for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(3, 1, 1, dilation=2), nn.MaxPool2d(1, 2), nn.Flatten(2),
+            nn.ConvTranspose1d(64, 64, 3, 1, 1, groups=2), nn.Unflatten(2, (3, 3)),
+            nn.ConvTranspose2d(64, 64, 5, 2, 2, output_padding=1), nn.BatchNorm2d(64), nn.ReLU6(),
+            nn.ConvTranspose2d(64, 64, 4, 2, 1, groups=64), nn.Conv2d(64, 2, 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.body(x)
         return result
 
 
@@ -146,7 +179,8 @@ def networks() -> dict[str, Network]:
     found |= {name: Network(lambda name=name: collected(name), (3, 64, 64)) for name in MOBILE}
     found |= {"unet": Network(UNet, (3, 16, 16)), "inception": Network(Inception, (3, 16, 16))}
     found |= {"encoder": Network(Encoder, (12, 32))}
-    found |= {"attention, one operator": Network(Attention, (12, 32), not_on=("1.13.1",))}
+    found |= {"attention": Network(Attention, (12, 32)), "decoder": Network(Decoder, (3, 16, 16))}
+    found |= {"attention, shared heads": Network(SharedHeads, (12, 32))}
     found["lengths"] = Network(lengths, (3, 16))
     found["4 bits"] = Network(depthwise, (3, SIDE, SIDE), {"bits": 4})
     found["learned grids of 6 bits"] = Network(

@@ -14,6 +14,7 @@
 #include <torchslim/deploy/report_layers.h>
 #include <torchslim/deploy/run_ptl.h>
 #include <torchslim/deploy/save.h>
+#include <torchslim/deploy/target.h>
 #include <torchslim/distill/kd_loss.h>
 #include <torchslim/graph/capture.h>
 #include <torchslim/graph/count.h>

@@ -22,6 +22,7 @@ from torchslim.deploy.run_openvino import OpenVinoModel
 from torchslim.deploy.run_pte import PteModel
 from torchslim.deploy.run_ptl import PtlModel
 from torchslim.deploy.save import SavedFile, save
+from torchslim.deploy.target import LayerFit, fit_target, known_targets
 
 __all__ = [
     "RUNTIMES",
@@ -35,6 +36,7 @@ __all__ = [
     "IntegerNode",
     "IntegerResult",
     "Latency",
+    "LayerFit",
     "LayerReport",
     "LoadedModel",
     "OnnxModel",
@@ -47,8 +49,10 @@ __all__ = [
     "check",
     "compare_outputs",
     "count_reference_differences",
+    "fit_target",
     "format_table",
     "known_runtimes",
+    "known_targets",
     "load",
     "lower",
     "machine_name",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchslim import _C
 from torchslim.deploy.lower import IntegerGraph, IntegerNode, lower
 from torchslim.graph import Graph, fold_batch_norms
 from torchslim.graph.run_node import avg_pool, max_pool, run_node, weighted
@@ -30,6 +31,7 @@ def write_pte(graph: Graph | IntegerGraph, path: str | os.PathLike[str]) -> tupl
     )
     if quantised:
         integers = graph if isinstance(graph, IntegerGraph) else lower(graph)
+        _C.deploy.require_fit(integers, "xnnpack", _WHO)
         module: _Network = _IntegerNetwork(integers)
     else:
         assert isinstance(graph, Graph)
@@ -199,11 +201,6 @@ class _IntegerNetwork(_Network):
         if index not in self._weights:
             codes = node.codes
             if "transpose" in node.op:
-                if node.window.groups != 1:
-                    raise ValueError(
-                        f"{_WHO}: layer {node.layer!r}: a .pte file has no form of a transposed convolution with "
-                        "groups and one scale for each channel; save a .ptl or .onnx file"
-                    )
                 codes = codes.transpose(0, 1).contiguous()
             self._weights[index] = codes, torch.zeros(node.weight_scale.numel(), dtype=torch.int64)
         if "transpose" in node.op:

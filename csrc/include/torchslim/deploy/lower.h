@@ -17,9 +17,8 @@ namespace torchslim::deploy {
 /// - a scale is below 2^-12 or not finite, a weight or statistic is NaN or infinite;
 /// - a pool's result has another grid than its input;
 /// - an int32 sum could overflow, or the scales of an addition are further apart than runtimes allow
-///   (input scale / output scale in [2^-14, 2^8), the larger at least 2^-10);
-/// - a pool has a form that QNNPACK computes otherwise than the model (ceil_mode or
-///   count_include_pad=False of an average, padding with dilation of a maximum).
+///   (input scale / output scale in [2^-14, 2^8), the larger at least 2^-10).
+/// What one runtime alone cannot do is no matter here: `fit_target` says it, and the writers ask that.
 TORCHSLIM_API IntegerGraph lower(const graph::Graph& graph);
 
 }  // namespace torchslim::deploy
