@@ -95,6 +95,7 @@ sanitize: setup
 
 fuzz: setup
 	@tools/setup.sh debian clang /usr/bin/clang++
+	@tools/setup.sh debian libclang-rt-dev "$$(clang++ -print-resource-dir)/lib/linux/libclang_rt.fuzzer-$$(uname -m).a"
 	@tools/fuzz.sh "$(PY)" search "$(SECONDS)"
 
 bench: build
