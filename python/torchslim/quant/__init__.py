@@ -10,7 +10,7 @@ from torchslim.quant.binary_fake_quantize import binary_fake_quantize, ternary_f
 from torchslim.quant.calibrate import calibrate
 from torchslim.quant.config import ActivationConfig, LayerConfig, QuantConfig, WeightConfig
 from torchslim.quant.convert import ConvertedModel, convert
-from torchslim.quant.convolution_layers import QuantConv1d, QuantConvTranspose1d, QuantConvTranspose2d
+from torchslim.quant.convolution_layers import QuantConv1d, QuantConv2d, QuantConvTranspose1d, QuantConvTranspose2d
 from torchslim.quant.correct_bias import correct_bias
 from torchslim.quant.correct_bias_analytic import clipped_normal, correct_bias_analytic
 from torchslim.quant.equalize import EqualizedPair, equalize
@@ -26,7 +26,7 @@ from torchslim.quant.gptq import gptq
 from torchslim.quant.hessian import HessianAccumulator
 from torchslim.quant.hessian_trace import hessian_trace
 from torchslim.quant.layer_samples import LayerSamples
-from torchslim.quant.layers import QuantAveragePool, QuantConv2d, QuantLinear, SharedFakeQuantize
+from torchslim.quant.layers import QuantAveragePool, QuantLinear, SharedFakeQuantize
 from torchslim.quant.learned_activation import LearnedActivation
 from torchslim.quant.learned_fake_quantize import (
     learned_fake_quantize,

@@ -1,25 +1,46 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Convolutions other than those of images, as they train on their grids."""
+"""Convolutions as they train on their grids."""
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchslim.quant.activation_quantizer import ActivationQuantizer
 from torchslim.quant.fake_quantize_module import FakeQuantize
-from torchslim.quant.layers import QuantConv2d, QuantLayer, numeric_padding
+from torchslim.quant.layers import QuantLayer
 from torchslim.quant.observers import Observer
 from torchslim.quant.weight_quantizer import WeightQuantizer
 from torchslim.quant.weighted_layers import transposed_weight
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d
 
-class QuantConv1d(QuantLayer, nn.Conv1d):
-    """A convolution over (N, C, L) that trains in int8, as `QuantConv2d` does over images, with the same arguments."""
+
+class QuantConvolution(QuantLayer):
+    """A convolution that trains in int8: its weight, batch norm, activation and output quantiser as one.
+
+    `QuantConv2d` and its like are this in front of the class of `torch.nn` of the same name. It holds the parameters
+    of `conv` under the same names, the child `output_fake_quantize` and, unless the weight follows the int8 rule,
+    `weight_fake_quantize`.
+
+    Args:
+        conv: the float convolution; its parameters are taken over, not copied. Zero padding only.
+        input_fake_quantize: the quantiser that made the input; not owned.
+        batch_norm: the batch norm behind it, or None; not owned, run as part of this layer.
+        activation: `none`, `relu` or `relu6`.
+        observer: of the output's quantiser.
+        name: of the layer, for messages.
+        output_fake_quantize: the output's quantiser, activation and all, in place of `activation` and `observer`.
+        weight_fake_quantize: what rounds the weight; None: the int8 rule.
+
+    Raises:
+        ValueError: `conv` pads by other values than zero, or unevenly.
+    """
 
     def __init__(
         self,
-        conv: nn.Conv1d,
+        conv: Convolution,
         input_fake_quantize: ActivationQuantizer,
         batch_norm: nn.Module | None = None,
         activation: str = "none",
@@ -30,114 +51,96 @@ class QuantConv1d(QuantLayer, nn.Conv1d):
         weight_fake_quantize: WeightQuantizer | None = None,
     ) -> None:
         """Takes over the parameters of `conv`."""
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            cast("tuple[int]", conv.kernel_size),
-            cast("tuple[int]", conv.stride),
-            cast("tuple[int]", numeric_padding(conv, name)),
-            cast("tuple[int]", conv.dilation),
-            conv.groups,
-            bias=conv.bias is not None,
-            device="meta",
-        )
+        form: dict[str, Any] = {
+            "stride": conv.stride,
+            "padding": numeric_padding(conv, name),
+            "dilation": conv.dilation,
+            "groups": conv.groups,
+            "bias": conv.bias is not None,
+        }
+        if conv.transposed:
+            form["output_padding"] = conv.output_padding
+        # Of the class of `torch.nn` that stands behind this one.
+        super().__init__(conv.in_channels, conv.out_channels, conv.kernel_size, device="meta", **form)
         output = output_fake_quantize or FakeQuantize(observer, activation=activation)
         self._take_over(conv, input_fake_quantize, batch_norm, output, weight_fake_quantize, name)
+
+
+class QuantConv1d(QuantConvolution, nn.Conv1d):
+    """A convolution over (N, C, L) that trains in int8; see `QuantConvolution`."""
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return cast(Tensor, self._conv_forward(x, weight, bias))
 
 
-class QuantConvTranspose1d(QuantLayer, nn.ConvTranspose1d):  # type: ignore[misc]  # no output_size
-    """A transposed convolution over (N, C, L) that trains in int8; see `QuantConvTranspose2d`."""
-
-    def __init__(
-        self,
-        conv: nn.ConvTranspose1d,
-        input_fake_quantize: ActivationQuantizer,
-        batch_norm: nn.Module | None = None,
-        activation: str = "none",
-        observer: str | Observer = "moving_average",
-        name: str = "",
-        *,
-        output_fake_quantize: ActivationQuantizer | None = None,
-        weight_fake_quantize: WeightQuantizer | None = None,
-    ) -> None:
-        """Takes over the parameters of `conv`."""
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            cast("tuple[int]", conv.kernel_size),
-            cast("tuple[int]", conv.stride),
-            cast("tuple[int]", conv.padding),
-            cast("tuple[int]", conv.output_padding),
-            conv.groups,
-            conv.bias is not None,
-            cast("tuple[int]", conv.dilation),
-            device="meta",
-        )
-        output = output_fake_quantize or FakeQuantize(observer, activation=activation)
-        self._take_over(conv, input_fake_quantize, batch_norm, output, weight_fake_quantize, name)
-
-    def weight_by_outputs(self) -> Tensor:
-        """The weight as its grid has it: (O, I/groups, k)."""
-        return transposed_weight(self.weight, self.groups)
+class QuantConv2d(QuantConvolution, nn.Conv2d):
+    """A convolution over images that trains in int8; see `QuantConvolution`."""
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        weight = transposed_weight(weight, self.groups)
-        padding = cast("tuple[int, ...]", self.padding)
-        how = self.stride, padding, self.output_padding, self.groups, self.dilation
-        return F.conv_transpose1d(x, weight, bias, *how)
+        return cast(Tensor, self._conv_forward(x, weight, bias))
 
 
-class QuantConvTranspose2d(QuantLayer, nn.ConvTranspose2d):  # type: ignore[misc]  # no output_size
-    """A transposed convolution that trains in int8: its weight, batch norm, activation and output quantiser as one.
+class QuantTransposedConvolution(QuantConvolution):
+    """A `QuantConvolution` whose parameter `weight` is (I, O/groups, ...), as that of `conv`.
 
-    The arguments are those of `QuantConv2d`. The parameter `weight` is (I, O/groups, kh, kw), as that of `conv`; its
-    grid has a scale for each output channel, (O), and codes have output channels first, (O, I/groups, kh, kw).
+    Its grid has a scale for each output channel, (O), and codes have output channels first, (O, I/groups, ...).
     """
 
-    def __init__(
-        self,
-        conv: nn.ConvTranspose2d,
-        input_fake_quantize: ActivationQuantizer,
-        batch_norm: nn.Module | None = None,
-        activation: str = "none",
-        observer: str | Observer = "moving_average",
-        name: str = "",
-        *,
-        output_fake_quantize: ActivationQuantizer | None = None,
-        weight_fake_quantize: WeightQuantizer | None = None,
-    ) -> None:
-        """Takes over the parameters of `conv`."""
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            cast("tuple[int, int]", conv.kernel_size),
-            cast("tuple[int, int]", conv.stride),
-            cast("tuple[int, int]", conv.padding),
-            cast("tuple[int, int]", conv.output_padding),
-            conv.groups,
-            conv.bias is not None,
-            cast("tuple[int, int]", conv.dilation),
-            device="meta",
-        )
-        output = output_fake_quantize or FakeQuantize(observer, activation=activation)
-        self._take_over(conv, input_fake_quantize, batch_norm, output, weight_fake_quantize, name)
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    _function: ClassVar[Callable[..., Tensor]]
 
     def weight_by_outputs(self) -> Tensor:
-        """The weight as its grid has it: (O, I/groups, kh, kw)."""
+        """The weight as its grid has it: (O, I/groups, ...)."""
         return transposed_weight(self.weight, self.groups)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         weight = transposed_weight(weight, self.groups)
-        padding = cast("tuple[int, ...]", self.padding)
-        how = self.stride, padding, self.output_padding, self.groups, self.dilation
-        return F.conv_transpose2d(x, weight, bias, *how)
+        how = self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        return type(self)._function(x, weight, bias, *how)
+
+
+class QuantConvTranspose1d(QuantTransposedConvolution, nn.ConvTranspose1d):  # type: ignore[misc]  # no output_size
+    """A transposed convolution over (N, C, L) that trains in int8."""
+
+    _function = F.conv_transpose1d
+
+
+class QuantConvTranspose2d(QuantTransposedConvolution, nn.ConvTranspose2d):  # type: ignore[misc]  # no output_size
+    """A transposed convolution over images that trains in int8."""
+
+    _function = F.conv_transpose2d
+
+
+def numeric_padding(conv: Convolution, name: str) -> tuple[int, ...]:
+    """Returns the padding of `conv` as numbers; `same` is worked out.
+
+    Raises:
+        ValueError: it pads by other values than zero, or `same` would pad one side more than the other.
+    """
+    if conv.padding_mode != "zeros":
+        raise ValueError(
+            f"layer {name!r}: expected padding_mode 'zeros', got {conv.padding_mode!r}; "
+            "integer runtimes pad with zeros only"
+        )
+    if not isinstance(conv.padding, str):
+        return conv.padding
+    totals = [
+        d * (k - 1) if conv.padding == "same" else 0 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)
+    ]
+    if any(total % 2 for total in totals):
+        raise ValueError(
+            f"layer {name!r}: padding 'same' with kernel {tuple(conv.kernel_size)} and dilation "
+            f"{tuple(conv.dilation)} pads unevenly; pad by numbers, or use odd kernels"
+        )
+    return tuple(total // 2 for total in totals)
 
 
 #: What each float convolution becomes.
-QUANT_CONVOLUTIONS: dict[type[nn.Module], type[QuantLayer]] = {
+QUANT_CONVOLUTIONS: dict[type[nn.Module], type[QuantConvolution]] = {
     nn.Conv1d: QuantConv1d,
     nn.Conv2d: QuantConv2d,
     nn.ConvTranspose1d: QuantConvTranspose1d,

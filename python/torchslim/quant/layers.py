@@ -231,57 +231,6 @@ def _with_gradient(value: Tensor, smooth: Tensor | None) -> Tensor:
     return value if smooth is None else value + (smooth - smooth.detach())
 
 
-class QuantConv2d(QuantLayer, nn.Conv2d):
-    """A convolution that trains in int8: its weight, batch norm, activation and output quantiser as one.
-
-    Holds the parameters of `conv` under the same names, the child `output_fake_quantize` and,
-    unless the weight follows the int8 rule, `weight_fake_quantize`.
-
-    Args:
-        conv: the float convolution; its parameters are taken over, not copied. Zero padding only.
-        input_fake_quantize: the quantiser that made the input; not owned.
-        batch_norm: the batch norm behind it, or None; not owned, run as part of this layer.
-        activation: `none`, `relu` or `relu6`.
-        observer: of the output's quantiser.
-        name: of the layer, for messages.
-        output_fake_quantize: the output's quantiser, activation and all, in place of `activation` and `observer`.
-        weight_fake_quantize: what rounds the weight; None: the int8 rule.
-
-    Raises:
-        ValueError: `conv` pads by other values than zero, or unevenly.
-    """
-
-    def __init__(
-        self,
-        conv: nn.Conv2d,
-        input_fake_quantize: ActivationQuantizer,
-        batch_norm: nn.Module | None = None,
-        activation: str = "none",
-        observer: str | Observer = "moving_average",
-        name: str = "",
-        *,
-        output_fake_quantize: ActivationQuantizer | None = None,
-        weight_fake_quantize: WeightQuantizer | None = None,
-    ) -> None:
-        """Takes over the parameters of `conv`."""
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            cast("tuple[int, int]", conv.kernel_size),
-            cast("tuple[int, int]", conv.stride),
-            cast("tuple[int, int]", numeric_padding(conv, name)),
-            cast("tuple[int, int]", conv.dilation),
-            conv.groups,
-            bias=conv.bias is not None,
-            device="meta",
-        )
-        output = output_fake_quantize or FakeQuantize(observer, activation=activation)
-        self._take_over(conv, input_fake_quantize, batch_norm, output, weight_fake_quantize, name)
-
-    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return cast(Tensor, self._conv_forward(x, weight, bias))
-
-
 class QuantLinear(QuantLayer, nn.Linear):
     """A linear layer that trains in int8: its weight, batch norm, activation and output quantiser as one.
 
@@ -377,27 +326,3 @@ class QuantAveragePool(_SharedGrid):
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:
     """Returns `value` for height and width."""
     return (value, value) if isinstance(value, int) else value
-
-
-def numeric_padding(conv: nn.Conv1d | nn.Conv2d, name: str) -> tuple[int, ...]:
-    """Returns the padding of `conv` as numbers; `same` is worked out.
-
-    Raises:
-        ValueError: it pads by other values than zero, or `same` would pad one side more than the other.
-    """
-    if conv.padding_mode != "zeros":
-        raise ValueError(
-            f"layer {name!r}: expected padding_mode 'zeros', got {conv.padding_mode!r}; "
-            "integer runtimes pad with zeros only"
-        )
-    if not isinstance(conv.padding, str):
-        return conv.padding
-    totals = [
-        d * (k - 1) if conv.padding == "same" else 0 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)
-    ]
-    if any(total % 2 for total in totals):
-        raise ValueError(
-            f"layer {name!r}: padding 'same' with kernel {tuple(conv.kernel_size)} and dilation "
-            f"{tuple(conv.dilation)} pads unevenly; pad by numbers, or use odd kernels"
-        )
-    return tuple(total // 2 for total in totals)
