@@ -258,8 +258,8 @@ class Int8Writer {
   }
 
   static Value* cannot_write(const IntegerNode& node) {
-    TORCH_CHECK_VALUE(false, "torchslim::save_ptl: layer '", node.layer, "': the operation ", to_string(node.op),
-                      " cannot be written to a .ptl file yet; the integer reference runs it (quant.convert)");
+    TORCH_INTERNAL_ASSERT(false, "torchslim::save_ptl: layer '", node.layer, "': ", to_string(node.op),
+                          " has no form in a .ptl file");
   }
 
   // QNNPACK has one scale for the whole weight there. Floats hold each sum exactly, doubles where it may pass 2^24.
