@@ -31,6 +31,9 @@ DATA := build/data/fashion-mnist
 TEST_FLAGS := -DTORCHSLIM_BUILD_TESTS=ON -DTORCHSLIM_BUILD_EXAMPLES=ON
 CMAKE_FLAGS := -DTORCHSLIM_BUILD_PYTHON=ON -DTORCHSLIM_INPLACE=ON
 export OMP_WAIT_POLICY := PASSIVE
+# The wheel that a test builds is compiled from the same sources: what the cache holds serves both folders.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
 export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .PHONY: demo demo-cpp results test test-aarch64 test-runtimes test-arm sanitize fuzz bench zoo profile pictures lint format build setup tests-build clean
@@ -60,6 +63,7 @@ results: build $(DATA)/t10k-labels-idx1-ubyte
 	@$(PY) docs/write_results.py --results build/quantise
 
 tests-build: setup
+	@tools/setup.sh debian ccache /usr/bin/ccache
 	@tools/setup.sh debian catch2 /usr/include/catch2/catch.hpp
 	@tools/build.sh "$(PY)" "$(BUILD)" "$(JOBS)" all -- $(CMAKE_FLAGS) $(TEST_FLAGS)
 
