@@ -11,6 +11,7 @@
 #include <torchslim/deploy/run_ptl.h>
 
 #include "bindings/bindings.h"
+#include "deploy/manifest.h"
 
 namespace torchslim::bindings {
 namespace {
@@ -157,6 +158,14 @@ void bind_save(py::module_& m) {
         });
 }
 
+template <typename Graph>
+void bind_pte_manifest(py::module_& m) {
+  m.def("pte_manifest", [](const Graph& graph, const std::vector<double>& mean, const std::vector<double>& std,
+                           const std::vector<std::string>& labels) {
+    return deploy::pte_manifest(graph, SaveOptions{mean, std, labels, {}, {}});
+  });
+}
+
 void bind_files(py::module_& m) {
   py::class_<SavedFile>(m, "SavedFile")
       .def_readonly("path", &SavedFile::path)
@@ -164,6 +173,8 @@ void bind_files(py::module_& m) {
       .def_readonly("bytes", &SavedFile::bytes)
       .def_readonly("records", &SavedFile::records);
   m.def("check_suffix", &deploy::check_suffix);
+  bind_pte_manifest<graph::Graph>(m);
+  bind_pte_manifest<IntegerGraph>(m);
   bind_save<graph::Graph>(m);
   bind_save<IntegerGraph>(m);
   py::class_<Latency>(m, "Latency")
