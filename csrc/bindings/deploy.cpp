@@ -216,10 +216,10 @@ void bind_check(py::module_& m) {
 
 void bind_evaluation(py::module_& m) {
   py::class_<Agreement>(m, "Agreement")
-      .def(py::init<double, int64_t, double>(), py::arg("top1"), py::arg("max_steps"), py::arg("mean_steps") = 0.0)
       .def_readonly("top1", &Agreement::top1)
       .def_readonly("max_steps", &Agreement::max_steps)
-      .def_readonly("mean_steps", &Agreement::mean_steps);
+      .def_readonly("mean_steps", &Agreement::mean_steps)
+      .def_readonly("max_relative", &Agreement::max_relative);
   m.def("run_batches", &deploy::run_batches, ReleaseGil());
   m.def("accuracy", &deploy::accuracy);
   m.def("count_reference_differences", &deploy::count_reference_differences, ReleaseGil());
@@ -258,7 +258,8 @@ Report report_from(const py::dict& from, int64_t weights) {
   report.int8_latency = latency_at(from, "int8");
   report.threads = value("threads", int64_t{1});
   if (const auto top1 = number_at<double>(from, "agreement", "top1")) {
-    report.agreement = Agreement{*top1 / 100, number_at<int64_t>(from, "agreement", "max_steps").value_or(0), 0};
+    report.agreement = Agreement{*top1 / 100, number_at<int64_t>(from, "agreement", "max_steps"), std::nullopt,
+                                 number_at<double>(from, "agreement", "max_relative")};
   }
   report.reference_differences = number_at<int64_t>(from, "agreement", "reference_differences");
   report.seconds = value("seconds", 0.0);

@@ -22,11 +22,13 @@ from torchslim.deploy.run_openvino import OpenVinoModel
 from torchslim.deploy.run_pte import PteModel
 from torchslim.deploy.run_ptl import PtlModel
 from torchslim.deploy.save import SavedFile, save
+from torchslim.deploy.torch_build import BuildAnswer, TorchBuild
 
 __all__ = [
     "RUNTIMES",
     "STEP_BINS",
     "Agreement",
+    "BuildAnswer",
     "CheckProblem",
     "CheckReport",
     "CheckedOperator",
@@ -42,6 +44,7 @@ __all__ = [
     "PteModel",
     "PtlModel",
     "SavedFile",
+    "TorchBuild",
     "WeightCount",
     "accuracy",
     "check",

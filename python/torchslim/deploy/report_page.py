@@ -7,7 +7,7 @@ from typing import Any
 
 from torchslim import _C
 from torchslim.deploy.html_page import html_page
-from torchslim.deploy.report_table import layer_rows, runtime_rows
+from torchslim.deploy.report_table import BUILDS_NOTE, build_rows, layer_rows, runtime_rows
 
 #: Above each drawing of distances; `step_bins` are its classes.
 _STEPS = "How far integers are from the float network, in steps of the layer's grid: share of its elements"
@@ -43,6 +43,7 @@ def report_page(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None
             (caption, rows)
             for caption, rows in (
                 ("In each runtime, against the integer reference", runtime_rows(report)),
+                ("In other builds of torch, against the reference with their input rule", build_rows(report)),
                 (f"Layer by layer, {report.get('layer_images', 0)} images", layer_rows(report)),
             )
             if rows
@@ -54,7 +55,8 @@ def report_page(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None
 
 def _notes(report: Mapping[str, Any]) -> list[str]:
     quick = "QUICK: a short run on fewer images; its numbers say nothing about the full one."
-    return [quick] * bool(report.get("quick")) + [_NOTE] * bool(_latencies(report))
+    notes = ((quick, report.get("quick")), (_NOTE, _latencies(report)), (BUILDS_NOTE, report.get("torch_builds")))
+    return [note for note, is_needed in notes if is_needed]
 
 
 def _cards(report: Mapping[str, Any]) -> dict[str, str]:
@@ -108,6 +110,9 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if times := _latencies(report):
         colours = [charts.GREY if name.startswith("float") else charts.BLUE for name in times]
         figures.append(("Latency of an image, median, ms", charts.bars(times, "{:.3f}", colours)))
+    if cpu_times := _cpu_times(report):
+        colours = [charts.GREY if name.startswith("float") else charts.BLUE for name in cpu_times]
+        figures.append((_cpu_caption(report), charts.bars(cpu_times, "{:.2f}", colours)))
     layers = _named(report.get("layers", []))
     distances = {name: layer["steps"] for name, layer in layers.items() if layer["steps"]}
     if distances:
@@ -151,12 +156,32 @@ def _latencies(report: Mapping[str, Any]) -> dict[str, float]:
     return {name: time for name, time in times.items() if time is not None}
 
 
+def _cpu_times(report: Mapping[str, Any]) -> dict[str, float]:
+    times = {
+        f"{kind}, {name}": build["cpu_ms"][kind]
+        for name, build in report.get("torch_builds", {}).items()
+        for kind in ("float", "int8")
+    }
+    return {name: time for name, time in times.items() if time is not None}
+
+
+def _cpu_caption(report: Mapping[str, Any]) -> str:
+    emulated = any(build["emulated"] for build in report["torch_builds"].values())
+    return "CPU time of an image in other builds of torch, ms" + (
+        "; under emulation a rough stand-in for instructions executed" if emulated else ""
+    )
+
+
 def _facts(report: Mapping[str, Any]) -> dict[str, str]:
     facts = {}
     if (agreement := report.get("agreement", {})).get("top1") is not None:
         facts["Same top answer, int8 file and fake-quantised model"] = f"{agreement['top1']:.2f} %"
-        facts["Largest distance between their outputs"] = f"{agreement['max_steps']} steps of the output's grid"
-        facts["Outputs that differ from the integer reference"] = str(agreement["reference_differences"])
+        if report.get("differences_in") == "relative":
+            relative = f"{agreement['max_relative']:.1e} of the largest output: the network ends in floats"
+            facts["Largest distance between their outputs"] = relative
+        else:
+            facts["Largest distance between their outputs"] = f"{agreement['max_steps']} steps of the output's grid"
+            facts["Outputs that differ from the integer reference"] = str(agreement["reference_differences"])
     if (sparsity := report.get("sparsity")) is not None:
         facts["int8 weights that are zero"] = f"{100 * sparsity:.1f} %"
     names = {"seed": "Seed", "machine": "Machine", "engine": "Engine", "threads": "Threads of each latency"}
