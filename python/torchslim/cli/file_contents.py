@@ -62,7 +62,7 @@ def _read_onnx(path: str) -> Contents:
         sizes[layer] += tensor.ByteSize()
         weights[layer] = max(weights.get(layer, ()), tuple(tensor.dims), key=lambda dims: (len(dims), dims))
     parts = [
-        Part(size, layer or "(the network itself)", names.get(layer, ""), weights[layer])
+        Part(size, layer or "(the network itself)", names.get(layer, "") if layer else "", weights[layer])
         for layer, size in sizes.items()
     ]
     return Contents(Counter(node.op_type for node in graph.node), parts)

@@ -271,10 +271,9 @@ def format_table(report: Mapping[str, Any], *, weights: int = 0) -> str:
     """
     text = str(_C.deploy.format_table(dict(report), weights))
     builds = build_rows(report)
-    tables = [text_table(rows, left=(0, 1)) for rows in (runtime_rows(report), builds, layer_rows(report))]
-    if builds:
-        tables[1] += BUILDS_NOTE + "\n"
-    return "\n".join(part for part in (text, *tables) if part)
+    builds_text = text_table(builds, left=(0, 1, 2)) + BUILDS_NOTE + "\n" if builds else ""
+    runtimes, layers = (text_table(rows, left=(0, 1)) for rows in (runtime_rows(report), layer_rows(report)))
+    return "\n".join(part for part in (text, runtimes, builds_text, layers) if part)
 
 
 def report_json(report: Mapping[str, Any], *, weights: int = 0) -> str:

@@ -11,6 +11,8 @@ from torchslim.deploy.report_table import BUILDS_NOTE, build_rows, layer_rows, r
 
 #: Above each drawing of distances; `step_bins` are its classes.
 _STEPS = "How far integers are from the float network, in steps of the layer's grid: share of its elements"
+_RATIO = "Latency of the int8 file as a share of its float file's"
+_RATIO_OF_BUILDS = "; in other builds of torch CPU time, where emulated a rough stand-in for instructions executed"
 _NOTE = (
     "Latencies are those of this machine and of the engines named. Kernels for desktop processors are not a phone's "
     "(QNNPACK's are SSE2 here, NEON there), so they say nothing about a phone."
@@ -110,9 +112,9 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if times := _latencies(report):
         colours = [charts.GREY if name.startswith("float") else charts.BLUE for name in times]
         figures.append(("Latency of an image, median, ms", charts.bars(times, "{:.3f}", colours)))
-    if cpu_times := _cpu_times(report):
-        colours = [charts.GREY if name.startswith("float") else charts.BLUE for name in cpu_times]
-        figures.append((_cpu_caption(report), charts.bars(cpu_times, "{:.2f}", colours)))
+    if ratios := _ratios(report):
+        caption = _RATIO + _RATIO_OF_BUILDS * bool(report.get("torch_builds"))
+        figures.append((caption, charts.bars(ratios, "{:.2f}")))
     layers = _named(report.get("layers", []))
     distances = {name: layer["steps"] for name, layer in layers.items() if layer["steps"]}
     if distances:
@@ -156,20 +158,10 @@ def _latencies(report: Mapping[str, Any]) -> dict[str, float]:
     return {name: time for name, time in times.items() if time is not None}
 
 
-def _cpu_times(report: Mapping[str, Any]) -> dict[str, float]:
-    times = {
-        f"{kind}, {name}": build["cpu_ms"][kind]
-        for name, build in report.get("torch_builds", {}).items()
-        for kind in ("float", "int8")
-    }
-    return {name: time for name, time in times.items() if time is not None}
-
-
-def _cpu_caption(report: Mapping[str, Any]) -> str:
-    emulated = any(build["emulated"] for build in report["torch_builds"].values())
-    return "CPU time of an image in other builds of torch, ms" + (
-        "; under emulation a rough stand-in for instructions executed" if emulated else ""
-    )
+def _ratios(report: Mapping[str, Any]) -> dict[str, float]:
+    ratios = {name: found["latency_ms"]["ratio"] for name, found in report.get("runtimes", {}).items()}
+    ratios |= {name: found["cpu_ms"]["ratio"] for name, found in report.get("torch_builds", {}).items()}
+    return {name: ratio for name, ratio in ratios.items() if ratio is not None}
 
 
 def _facts(report: Mapping[str, Any]) -> dict[str, str]:
