@@ -6,6 +6,16 @@ namespace {
 
 int64_t elements_in(const at::Tensor& tensor) { return tensor.defined() ? tensor.numel() : 0; }
 
+int64_t bytes_of(const IntegerNode& node, int64_t bytes_per_channel) {
+  if (node.codes.defined()) {
+    return node.codes.numel() + bytes_per_channel * node.weight_scale.numel();
+  }
+  if (node.gives_floats() && node.float_node != nullptr) {
+    return 4 * float_parameters(*node.float_node);
+  }
+  return elements_in(node.table);
+}
+
 }  // namespace
 
 int64_t float_parameters(const graph::Node& node) {
@@ -19,14 +29,15 @@ int64_t float_parameters(const graph::Node& node) {
   return count;
 }
 
-int64_t bytes_of(const IntegerNode& node, int64_t bytes_per_channel) {
-  if (node.codes.defined()) {
-    return node.codes.numel() + bytes_per_channel * node.weight_scale.numel();
-  }
-  if (node.gives_floats() && node.float_node != nullptr) {
-    return 4 * float_parameters(*node.float_node);
-  }
-  return elements_in(node.table);
+int64_t ptl_bytes(const IntegerNode& node) {
+  constexpr int64_t kPacked = 12;     // a float64 scale and a float32 bias
+  constexpr int64_t kTransposed = 8;  // an int32 bias and a float32 factor: computed in float
+  return bytes_of(node, is_transposed(node.op) ? kTransposed : kPacked);
+}
+
+int64_t pte_bytes(const IntegerNode& node) {
+  constexpr int64_t kPerChannel = 8;  // a float32 scale and an int32 bias
+  return bytes_of(node, kPerChannel);
 }
 
 }  // namespace torchslim::deploy

@@ -129,11 +129,11 @@ class LayerList {
     append(node.layer, op_name(node), node.weight.value, bytes);
   }
 
-  void add(const IntegerNode& node, int64_t bytes_per_channel) {
+  void add(const IntegerNode& node, bool in_pte) {
     if (node.gives_floats() && node.float_node != nullptr) {
       add(*node.float_node);
     } else {
-      append(node.layer, to_string(node.op), node.codes, bytes_of(node, bytes_per_channel));
+      append(node.layer, to_string(node.op), node.codes, in_pte ? pte_bytes(node) : ptl_bytes(node));
     }
   }
 
@@ -185,7 +185,7 @@ std::string int8_manifest(const std::string& format, const IntegerGraph& graph, 
   if (format != kOnnxFormat) {
     LayerList layers;
     for (const IntegerNode& node : graph.nodes) {
-      layers.add(node, format == kPteFormat ? kPteBytesPerChannel : kPtlBytesPerChannel);
+      layers.add(node, format == kPteFormat);
     }
     manifest.add("layers", layers.text());
   }

@@ -44,7 +44,7 @@ LayerReport row_of(const IntegerNode& node) {
     row.parameters = float_parameters(*node.float_node);
     row.weight_bits = row.parameters > 0 ? 32 : 0;
   }
-  row.bytes = bytes_of(node, kPtlBytesPerChannel);
+  row.bytes = ptl_bytes(node);
   return row;
 }
 

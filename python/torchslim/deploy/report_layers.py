@@ -19,7 +19,7 @@ class LayerReport(NamedTuple):
     op: str  #: of `IntegerNode.op`, such as "conv2d"
     parameters: int  #: elements of weight and bias
     macs: int  #: multiply-accumulates for one image
-    bytes: int  #: in a `.ptl` file: one for each code, 12 for each output channel; 4 for each float
+    bytes: int  #: in a `.ptl` file: 1 a code, 12 an output channel (of transposed ones 8), 4 a float
     weight_bits: int  #: that hold the weight's codes; 32 where the layer is in float, 0 without a weight
     steps: list[int]  #: elements that are 0, 1, 2, ... steps away (`STEP_BINS`); empty where the result is floats
     mean_steps: float  #: mean distance, not rounded

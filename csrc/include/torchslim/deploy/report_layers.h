@@ -21,7 +21,7 @@ struct TORCHSLIM_API LayerReport {
   std::string op;           // of `IntegerOp`, such as "conv2d"
   int64_t parameters = 0;   // elements of weight and bias
   int64_t macs = 0;         // multiply-accumulates for one image
-  int64_t bytes = 0;        // in a .ptl file: a byte for each code, 12 for each output channel; 4 for each float
+  int64_t bytes = 0;        // in a .ptl file: 1 a code, 12 an output channel (transposed: 8), 4 a float
   int64_t weight_bits = 0;  // that hold the weight's codes; 32 where the layer is in float, 0 without a weight
   /// How many elements of the result are 0, 1, 2, ... steps of their grid away from the float network; see `kStepBins`.
   /// Empty where the result is floats or has no counterpart there.
