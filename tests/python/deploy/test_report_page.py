@@ -85,3 +85,19 @@ def test_the_extra_is_named_where_it_is_missing(
     with pytest.raises(ImportError, match=r"pip install 'torchslim\[report\]'"):
         ts.deploy.report_page(report, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_relative_differences_are_named(report: dict[str, object], tmp_path: Path) -> None:
+    def relative(found: object) -> dict[str, object]:
+        assert isinstance(found, dict)
+        return {**found, "differing": None, "max_steps": None, "max_relative": 0.0012}
+
+    places = {}
+    for key in ("runtimes", "torch_builds"):
+        places[key] = {name: relative(found) for name, found in report[key].items()}  # type: ignore[attr-defined]
+    floats = {**report, **places, "agreement": relative(report["agreement"]), "differences_in": "relative"}
+    ts.deploy.report_page(floats, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("1.2e-03, relative") == 2
+    assert "1.2e-03 of the largest output: the network ends in floats" in text
+    assert "None" not in text
