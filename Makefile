@@ -4,8 +4,8 @@
 # make results  quantisation on Fashion-MNIST, 3 seeds: the tables and pictures of docs/results
 # make test   every test, C++ and Python
 # make test-aarch64  the quantisation kernels for phones' processors, under emulation: the same bits
-# make test-runtimes  the files of many networks in the lite interpreters of torch 2.13 and of Debian's torch 1.13.1
-# make test-arm  the same files in that of torch 2.1.0 for AArch64, under emulation
+# make test-runtimes  the files of many networks in the lite interpreters of torch 2.13 and of Debian's torch 1.13.1, and a report
+# make test-arm  the same files and report in that of torch 2.1.0 for AArch64, under emulation
 # make sanitize  the quantisation kernels and the readers of files under AddressSanitizer and UndefinedBehaviorSanitizer
 # make fuzz   looks for files that break the readers, with clang's libFuzzer; SECONDS=60
 # make bench  speed against the peers, as ratios
@@ -88,10 +88,12 @@ $(RUNTIME_FILES): $(LIBRARY) tests/runtimes/networks.py tests/runtimes/make_file
 test-runtimes: $(RUNTIME_FILES)
 	@$(PY) tests/runtimes/run_files.py "$(<D)" current
 	@tools/run_on_debian_torch.sh tests/runtimes/run_files.py "$(<D)" 1.13.1
+	@$(PY) tests/runtimes/report_build.py "torch 1.13.1" tools/run_on_debian_torch.sh
 
 test-arm: $(RUNTIME_FILES)
 	@tools/setup.sh debian qemu-user-static /usr/bin/qemu-aarch64-static
 	@tools/run_on_arm_torch.sh "$(PY)" tests/runtimes/run_files.py "$(<D)" 2.1.0
+	@$(PY) tests/runtimes/report_build.py "torch 2.1.0, AArch64" tools/run_on_arm_torch.sh "$(PY)"
 
 sanitize: setup
 	@tools/sanitize.sh "$(PY)"

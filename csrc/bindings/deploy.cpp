@@ -12,6 +12,7 @@
 #include <torchslim/deploy/target.h>
 
 #include "bindings/bindings.h"
+#include "deploy/manifest.h"
 
 namespace torchslim::bindings {
 namespace {
@@ -158,6 +159,14 @@ void bind_save(py::module_& m) {
         });
 }
 
+template <typename Graph>
+void bind_pte_manifest(py::module_& m) {
+  m.def("pte_manifest", [](const Graph& graph, const std::vector<double>& mean, const std::vector<double>& std,
+                           const std::vector<std::string>& labels) {
+    return deploy::pte_manifest(graph, SaveOptions{mean, std, labels, {}, {}});
+  });
+}
+
 void bind_files(py::module_& m) {
   py::class_<SavedFile>(m, "SavedFile")
       .def_readonly("path", &SavedFile::path)
@@ -165,6 +174,8 @@ void bind_files(py::module_& m) {
       .def_readonly("bytes", &SavedFile::bytes)
       .def_readonly("records", &SavedFile::records);
   m.def("check_suffix", &deploy::check_suffix);
+  bind_pte_manifest<graph::Graph>(m);
+  bind_pte_manifest<IntegerGraph>(m);
   bind_save<graph::Graph>(m);
   bind_save<IntegerGraph>(m);
   py::class_<Latency>(m, "Latency")
@@ -206,10 +217,10 @@ void bind_check(py::module_& m) {
 
 void bind_evaluation(py::module_& m) {
   py::class_<Agreement>(m, "Agreement")
-      .def(py::init<double, int64_t, double>(), py::arg("top1"), py::arg("max_steps"), py::arg("mean_steps") = 0.0)
       .def_readonly("top1", &Agreement::top1)
       .def_readonly("max_steps", &Agreement::max_steps)
-      .def_readonly("mean_steps", &Agreement::mean_steps);
+      .def_readonly("mean_steps", &Agreement::mean_steps)
+      .def_readonly("max_relative", &Agreement::max_relative);
   m.def("run_batches", &deploy::run_batches, ReleaseGil());
   m.def("accuracy", &deploy::accuracy);
   m.def("count_reference_differences", &deploy::count_reference_differences, ReleaseGil());
@@ -248,7 +259,8 @@ Report report_from(const py::dict& from, int64_t weights) {
   report.int8_latency = latency_at(from, "int8");
   report.threads = value("threads", int64_t{1});
   if (const auto top1 = number_at<double>(from, "agreement", "top1")) {
-    report.agreement = Agreement{*top1 / 100, number_at<int64_t>(from, "agreement", "max_steps").value_or(0), 0};
+    report.agreement = Agreement{*top1 / 100, number_at<int64_t>(from, "agreement", "max_steps"), std::nullopt,
+                                 number_at<double>(from, "agreement", "max_relative")};
   }
   report.reference_differences = number_at<int64_t>(from, "agreement", "reference_differences");
   report.seconds = value("seconds", 0.0);
@@ -289,6 +301,7 @@ void init_deploy(py::module_& m) {
   py::class_<LayerReport>(room, "LayerReport")
       .def_readonly("layer", &LayerReport::layer)
       .def_readonly("op", &LayerReport::op)
+      .def_readonly("arithmetic", &LayerReport::arithmetic)
       .def_readonly("parameters", &LayerReport::parameters)
       .def_readonly("macs", &LayerReport::macs)
       .def_readonly("bytes", &LayerReport::bytes)

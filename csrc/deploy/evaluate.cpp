@@ -7,6 +7,7 @@
 #include <torchslim/deploy/reference.h>
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 namespace torchslim::deploy {
@@ -65,6 +66,9 @@ double accuracy(const at::Tensor& logits, const at::Tensor& targets) {
 }
 
 int64_t count_reference_differences(const at::Tensor& outputs, const IntegerGraph& graph, const at::Tensor& images) {
+  TORCH_CHECK_VALUE(!graph.nodes.empty() && !graph.nodes.back().gives_floats(),
+                    "torchslim::count_reference_differences: the network ends in floats, which depend on the order of ",
+                    "sums; compare_outputs without a step says how far they are");
   const IntegerResult expected = run_integer(graph, images);
   TORCH_CHECK_VALUE(outputs.sizes() == expected.codes.sizes(),
                     "torchslim::count_reference_differences: outputs must have the shape ", expected.codes.sizes(),
@@ -75,16 +79,26 @@ int64_t count_reference_differences(const at::Tensor& outputs, const IntegerGrap
   return steps.ne(codes).sum().item<int64_t>();
 }
 
-Agreement compare_outputs(const at::Tensor& file, const at::Tensor& fake_quantised, double step) {
+Agreement compare_outputs(const at::Tensor& file, const at::Tensor& fake_quantised, std::optional<double> step) {
   constexpr const char* kWho = "torchslim::compare_outputs";
   check_logits(file, kWho, "file");
   check_logits(fake_quantised, kWho, "fake_quantised");
   TORCH_CHECK_VALUE(file.sizes() == fake_quantised.sizes(), kWho, ": expected equal shapes, got ", file.sizes(),
                     " and ", fake_quantised.sizes());
-  TORCH_CHECK_VALUE(step > 0, kWho, ": step must be > 0, got ", step);
-  const at::Tensor steps = ((file.detach().to(at::kDouble) - fake_quantised.detach().to(at::kDouble)) / step).abs();
-  return {share_equal(first_largest(file), first_largest(fake_quantised)),
-          static_cast<int64_t>(steps.max().round().item<double>()), steps.mean().item<double>()};
+  TORCH_CHECK_VALUE(!step || *step > 0, kWho, ": step must be > 0, got ", step.value_or(0));
+  Agreement agreement;
+  agreement.top1 = share_equal(first_largest(file), first_largest(fake_quantised));
+  const at::Tensor trained = fake_quantised.detach().to(at::kDouble);
+  const at::Tensor away = (file.detach().to(at::kDouble) - trained).abs();
+  if (step) {
+    const at::Tensor steps = away / *step;
+    agreement.max_steps = static_cast<int64_t>(steps.max().round().item<double>());
+    agreement.mean_steps = steps.mean().item<double>();
+  } else {
+    const double largest = std::max(trained.abs().max().item<double>(), std::numeric_limits<double>::min());
+    agreement.max_relative = away.max().item<double>() / largest;
+  }
+  return agreement;
 }
 
 }  // namespace torchslim::deploy

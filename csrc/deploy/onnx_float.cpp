@@ -15,7 +15,7 @@ SavedFile save_float_onnx(const graph::Graph& graph, const std::string& path, co
   check_save(path, ".onnx", shape, options);
   const graph::Graph folded = graph::fold_batch_norms(graph);
   const std::string manifest =
-      float_manifest(kOnnxFormat, shape, options, graph::run_float(folded, float_sample(shape)));
+      float_manifest(kOnnxFormat, folded, options, graph::run_float(folded, float_sample(shape)));
   return write_onnx(path, "float", manifest, shape, options, [&](OnnxBuilder& builder) {
     OnnxOperations operations(builder, shape[0]);
     std::vector<OnnxValue> values;

@@ -51,6 +51,10 @@ void check_save(const std::string& path, const char* suffix, const std::vector<i
   TORCH_CHECK_VALUE(ends_with(path, suffix), "torchslim::save: the path must end in ", suffix, " here, got ", path);
   TORCH_CHECK_VALUE(!options.bytecode || (*options.bytecode >= 4 && *options.bytecode <= 7),
                     "torchslim::save: bytecode must be in [4, 7] or be left out, got ", options.bytecode.value_or(0));
+  check_normalisation(shape, options);
+}
+
+void check_normalisation(const std::vector<int64_t>& shape, const SaveOptions& options) {
   TORCH_CHECK_VALUE(options.mean.size() == options.std.size(),
                     "torchslim::save: mean and std must have one number per channel each, got ", options.mean.size(),
                     " and ", options.std.size());

@@ -16,6 +16,9 @@ bool ends_with(const std::string& text, const std::string& end);
 void check_save(const std::string& path, const char* suffix, const std::vector<int64_t>& shape,
                 const SaveOptions& options);
 
+/// Throws c10::ValueError if `options.mean` and `.std` do not fit an input of `shape`.
+void check_normalisation(const std::vector<int64_t>& shape, const SaveOptions& options);
+
 /// Throws c10::ValueError, with `who` in front, unless `graph` is of a float model with finite tensors.
 void check_float(const char* who, const graph::Graph& graph);
 

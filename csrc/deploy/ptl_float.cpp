@@ -51,9 +51,10 @@ SavedFile save_float_ptl(const graph::Graph& graph, const std::string& path, con
   check_float("torchslim::save_float_ptl", graph);
   const std::vector<int64_t>& shape = graph.nodes[0].shape;
   check_save(path, ".ptl", shape, options);
-  const FloatWriter writer(graph::fold_batch_norms(graph));
+  const graph::Graph folded = graph::fold_batch_norms(graph);
+  const FloatWriter writer(folded);
   const at::Tensor output = run_bytes(writer.serialize({}), float_sample(shape)).contiguous();
-  const std::string manifest = float_manifest(kPtlFormat, shape, options, output);
+  const std::string manifest = float_manifest(kPtlFormat, folded, options, output);
   return write_ptl(with_bytecode(writer.serialize({{kManifestName, manifest}}), options), path, "float");
 }
 

@@ -11,8 +11,6 @@
 namespace torchslim::deploy {
 namespace {
 
-constexpr const char* kPickles[] = {"/bytecode.pkl", "/data.pkl", "/constants.pkl"};
-
 void require_program(bool condition, const std::string& path) {
   TORCH_CHECK_VALUE(condition, "torchslim: ", path,
                     " is no program of PyTorch Mobile: bytecode.pkl is not what the lite interpreter reads");
@@ -75,10 +73,12 @@ void add_operators(const PickleValue& function, const std::string& path, std::ve
 }  // namespace
 
 PtlProgram read_program(const std::vector<ZipEntry>& entries, const std::string& path) {
-  for (const char* name : kPickles) {
-    read_pickle(record(entries, name, path).content, path + ": " + (name + 1));
-  }
-  const auto bytecode = read_pickle(record(entries, kPickles[0], path).content, path);
+  const auto read = [&](const char* name) {
+    return read_pickle(record(entries, name, path).content, path + ": " + (name + 1));
+  };
+  const auto bytecode = read("/bytecode.pkl");
+  read("/data.pkl");  // of these two, only whether they are whole
+  read("/constants.pkl");
   PtlProgram program;
   require_program(!bytecode->items.empty() && bytecode->items[0]->kind == PickleValue::Kind::kNumber, path);
   program.bytecode_version = bytecode->items[0]->number;

@@ -77,10 +77,12 @@ std::string size_and_speed(const Report& report) {
 std::string agreement_text(const Report& report) {
   std::string text;
   if (report.agreement) {
+    const std::string apart = report.agreement->max_relative
+                                  ? fmt::format("{:.1e} of the largest output", *report.agreement->max_relative)
+                                  : fmt::format("{} steps", report.agreement->max_steps.value_or(0));
     text += fmt::format(
-        "int8 file and fake-quantised model: same answer for {:.2f} % of the images, outputs at "
-        "most {} steps apart\n",
-        100 * report.agreement->top1, report.agreement->max_steps);
+        "int8 file and fake-quantised model: same answer for {:.2f} % of the images, outputs at most {} apart\n",
+        100 * report.agreement->top1, apart);
   }
   if (report.reference_differences) {
     text +=
@@ -147,7 +149,8 @@ std::string to_json(const Report& report) {
                                     .text(2))
              .add("agreement", json::Object()
                                    .add("top1", agreement ? json::number(100 * agreement->top1) : "null")
-                                   .add("max_steps", agreement ? json::number(agreement->max_steps) : "null")
+                                   .add("max_steps", agreement ? json_number(agreement->max_steps) : "null")
+                                   .add("max_relative", agreement ? json_number(agreement->max_relative) : "null")
                                    .add("reference_differences", json_number(report.reference_differences))
                                    .text(2))
              .add("seconds", json::number(report.seconds))

@@ -11,13 +11,13 @@
 
 #include <algorithm>
 
+#include "deploy/layer_cost.h"
+#include "deploy/target_profile.h"
+
 namespace torchslim::deploy {
 namespace {
 
-constexpr int64_t kBytesPerChannel = 12;  // a float64 scale and a float32 bias
-constexpr int64_t kImagesAtOnce = 8;      // the results of all nodes are held at once
-
-int64_t elements_in(const at::Tensor& tensor) { return tensor.defined() ? tensor.numel() : 0; }
+constexpr int64_t kImagesAtOnce = 8;  // the results of all nodes are held at once
 
 bool has_counted_weight(const IntegerNode& node) {
   return node.codes.defined() ||
@@ -34,32 +34,19 @@ int64_t bits_of(const at::Tensor& codes) {
   return bits;
 }
 
-int64_t float_parameters(const graph::Node& node) {
-  int64_t count = elements_in(node.weight.value) + elements_in(node.bias.value) + elements_in(node.running_mean.value) +
-                  elements_in(node.running_var.value);
-  if (node.call) {
-    for (const c10::IValue& argument : node.call->arguments) {
-      count += argument.isTensor() ? elements_in(argument.toTensor()) : 0;
-    }
-  }
-  return count;
-}
-
-LayerReport cost_of(const IntegerNode& node) {
+LayerReport row_of(const IntegerNode& node) {
   LayerReport row;
   row.layer = node.layer;
   row.op = to_string(node.op);
+  row.arithmetic = to_string(arithmetic_of(node, target_profile("qnnpack")));
   if (node.codes.defined()) {
-    row.parameters = node.codes.numel() + elements_in(node.bias);
-    row.bytes = node.codes.numel() + kBytesPerChannel * node.weight_scale.numel();
+    row.parameters = node.codes.numel() + (node.bias.defined() ? node.bias.numel() : 0);
     row.weight_bits = bits_of(node.codes);
   } else if (node.gives_floats() && node.float_node != nullptr) {
     row.parameters = float_parameters(*node.float_node);
-    row.bytes = 4 * row.parameters;
     row.weight_bits = row.parameters > 0 ? 32 : 0;
-  } else {
-    row.bytes = elements_in(node.table);
   }
+  row.bytes = ptl_bytes(node);
   return row;
 }
 
@@ -113,7 +100,7 @@ std::vector<LayerReport> report_layers(const graph::Graph& graph, const at::Tens
   std::vector<LayerReport> rows;
   size_t counted = 0;
   for (const IntegerNode& node : integers.nodes) {
-    rows.push_back(cost_of(node));
+    rows.push_back(row_of(node));
     if (has_counted_weight(node)) {  // lower keeps the order of layers
       rows.back().macs = counts.at(counted++).macs;
     }

@@ -82,6 +82,7 @@ def measure(networks: Networks, out: Path, test: Images, latency_runs: int) -> M
         "agreement": {
             "top1": 100 * agreement.top1,
             "max_steps": agreement.max_steps,
+            "max_relative": agreement.max_relative,
             "reference_differences": ts.deploy.count_reference_differences(int8, integers, images),
         },
     }

@@ -18,22 +18,15 @@ from typing import Any
 import torch
 from torch.jit.mobile import _load_for_lite_interpreter
 
+# At the end: the package's modules must not stand for Python's own. This one needs no more than this script does.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "python/torchslim/deploy"))
+from _torch_build_script import input_rule
+
 MOST_RELATIVE = 1e-4  # of float files
 MOST_STEPS, MOST_SHARE = 1.5, 0.01  # of int8 files with parts in float
 
 Entry = dict[str, Any]  # of one file, as make_files.py describes it
 Totals = dict[str, float]
-
-
-def input_rule() -> str:
-    """Returns the name of the rule by which this runtime rounds floats to codes."""
-    halves = torch.arange(64) + 0.5
-    codes = torch.quantize_per_tensor(halves, 1.0, 117, torch.quint8).int_repr().to(torch.float32)
-    rules = {"torch-2.13": torch.round(halves + 117), "round-then-add": torch.round(halves) + 117}
-    for name, expected in rules.items():
-        if torch.equal(codes, expected):
-            return name
-    raise SystemExit(f"this runtime rounds 0.5, 1.5, ... steps to the codes {codes.tolist()}: by no known rule")
 
 
 def histogram(steps: torch.Tensor) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torchslim import deploy
 from torchslim.cli.commands import Commands
-from torchslim.cli.file_contents import Contents, read_onnx, read_ptl
+from torchslim.cli.file_contents import Part, read_contents
 from torchslim.deploy.report_table import text_table
 
 
@@ -25,23 +25,19 @@ def add_parser(commands: Commands) -> None:
 def _execute(options: argparse.Namespace) -> int:
     model = deploy.load(options.file)
     print("\n".join(_facts(options.file, model)))
-    contents = _contents(options.file)
+    contents = read_contents(options.file, model.manifest)
     if contents.operations:
         rows = [(str(count), name) for name, count in contents.operations.most_common()]
         print("\noperations\n" + text_table(rows, left=(1,)), end="")
     if contents.parts:
-        size = os.path.getsize(options.file)
-        rest = size - sum(contents.parts.values())
-        parts = sorted(contents.parts.items(), key=lambda part: -part[1])
-        rows = [(f"{count:,}", name) for name, count in [*parts, ("(everything else)", rest)] if count]
-        print("\nbytes\n" + text_table(rows, left=(1,)), end="")
+        rest = os.path.getsize(options.file) - sum(part.bytes for part in contents.parts)
+        parts = [*sorted(contents.parts, key=lambda part: -part.bytes), Part(rest, "(everything else)")]
+        print("\nbytes\n" + text_table([_row(part) for part in parts if part.bytes], left=(1, 2, 3)), end="")
     return 0
 
 
-def _contents(path: str) -> Contents:
-    if path.endswith(".ptl"):
-        return read_ptl(path)
-    return read_onnx(path) if path.endswith(".onnx") else Contents()
+def _row(part: Part) -> tuple[str, ...]:
+    return f"{part.bytes:,}", part.name, part.op, " x ".join(map(str, part.weight))
 
 
 def _facts(path: str, model: deploy.LoadedModel) -> list[str]:

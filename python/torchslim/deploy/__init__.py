@@ -23,11 +23,13 @@ from torchslim.deploy.run_pte import PteModel
 from torchslim.deploy.run_ptl import PtlModel
 from torchslim.deploy.save import SavedFile, save
 from torchslim.deploy.target import LayerFit, fit_target, known_targets
+from torchslim.deploy.torch_build import BuildAnswer, TorchBuild
 
 __all__ = [
     "RUNTIMES",
     "STEP_BINS",
     "Agreement",
+    "BuildAnswer",
     "CheckProblem",
     "CheckReport",
     "CheckedOperator",
@@ -44,6 +46,7 @@ __all__ = [
     "PteModel",
     "PtlModel",
     "SavedFile",
+    "TorchBuild",
     "WeightCount",
     "accuracy",
     "check",

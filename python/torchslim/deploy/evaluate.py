@@ -18,8 +18,9 @@ class Agreement:
     """How near the outputs of a file are to those of the model that was trained."""
 
     top1: float  #: share of rows with the same largest logit, 0 to 1
-    max_steps: int  #: largest difference, in steps of the output grid
-    mean_steps: float  #: mean absolute difference, in the same steps
+    max_steps: int | None  #: largest difference, in steps of the output grid
+    mean_steps: float | None  #: mean absolute difference, in the same steps
+    max_relative: float | None = None  #: without a grid: the largest difference as a share of the largest output
 
 
 def run_batches(model: LoadedModel, images: Tensor, *, batch: int = 64) -> Tensor:
@@ -51,17 +52,22 @@ def accuracy(logits: Tensor, targets: Tensor) -> float:
 
 
 def count_reference_differences(outputs: Tensor, graph: IntegerGraph, images: Tensor) -> int:
-    """Return how many of a file's `outputs` for `images` are not those of the integer reference; 0 is expected."""
+    """Return how many of a file's `outputs` for `images` are not those of the integer reference; 0 is expected.
+
+    Raises:
+        ValueError: the shapes do not fit, or the network ends in floats, which depend on the order of sums.
+    """
     return int(_C.deploy.count_reference_differences(outputs, graph, images))
 
 
-def compare_outputs(file: Tensor, fake_quantised: Tensor, step: float) -> Agreement:
+def compare_outputs(file: Tensor, fake_quantised: Tensor, step: float | None = None) -> Agreement:
     """Compare the outputs of a file with those of the fake-quantised model.
 
     Args:
         file: (N, C) float32.
         fake_quantised: the same shape, from the prepared model in eval mode.
-        step: scale of the output grid, `lower(graph).nodes[-1].scale`.
+        step: > 0, scale of the output grid, `lower(graph).nodes[-1].scale`; None: the outputs are floats
+            (`lower(graph).nodes[-1].gives_floats`), and differences are relative.
     """
     found = _C.deploy.compare_outputs(file, fake_quantised, step)
-    return Agreement(found.top1, found.max_steps, found.mean_steps)
+    return Agreement(found.top1, found.max_steps, found.mean_steps, found.max_relative)

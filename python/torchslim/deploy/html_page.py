@@ -63,9 +63,11 @@ _PAGE = Template("""<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>$title</title>
 <style>
-:root { color-scheme: light dark; --back: #fff; --card: #f3f5f7; --text: #1c2126; --soft: #5b6670; }
-@media (prefers-color-scheme: dark) { :root { --back: #14181c; --card: #1f252b; --text: #e6eaee; --soft: #9aa7b3; } }
-body { margin: 0 auto; padding: 1rem; max-width: 64rem; background: var(--back); color: var(--text);
+:root { color-scheme: light dark; --back: #fff; --card: #f3f5f7; --stripe: #e8eaed; --text: #1c2126;
+  --soft: #5b6670; }
+@media (prefers-color-scheme: dark) {
+  :root { --back: #14181c; --card: #1f252b; --stripe: #293037; --text: #e6eaee; --soft: #9aa7b3; } }
+body { margin: 0 auto; padding: 1rem; max-width: 70rem; background: var(--back); color: var(--text);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; line-height: 1.2; } h2 { font-size: 1.1rem; }
 .note { background: #e0812f33; border-left: 4px solid #e0812f; padding: .5rem .75rem; }
@@ -79,12 +81,16 @@ figure { break-inside: avoid; margin-bottom: 1rem; }
 figcaption { font-weight: 600; }
 svg { display: block; width: 100%; max-width: 34rem; height: auto; }
 svg text { font-family: system-ui, sans-serif !important; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; padding-left: 0; }
 table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { text-align: right; padding: .15rem .6rem; white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+th, td { text-align: right; padding: .15rem .5rem; vertical-align: top; }
+th { color: var(--soft); font-weight: 600; vertical-align: bottom; line-height: 1.2; }
+td { white-space: nowrap; }
+td:nth-child(2) { white-space: normal; min-width: 9rem; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
-tbody tr:nth-child(odd) { background: #80808018; }
+tr { background: var(--card); }
+tbody tr:nth-child(odd) { background: var(--stripe); }
+th:first-child, td:first-child { position: sticky; left: 0; background: inherit; padding-left: .75rem; }
 dl { display: grid; grid-template-columns: minmax(9rem, 1fr) 2fr; gap: .25rem 1rem; font-size: .9rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 </style>

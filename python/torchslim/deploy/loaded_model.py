@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What every loaded file can do, whatever runs it."""
 
+import importlib
+import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,31 +18,44 @@ from torch import Tensor
 Run = Callable[[Tensor], Tensor]
 
 
-class LoadedModel(Protocol):
+class LoadedModel(ABC):
     """A file in its runtime: `PtlModel`, `OnnxModel`, `OpenVinoModel` or `PteModel`."""
 
+    def __init__(self, manifest: str, input_shape: list[int | None]) -> None:
+        """Keeps what files of all kinds say about themselves: JSON or "", and the size of the input."""
+        self._manifest, self._shape = manifest, input_shape
+
+    @abstractmethod
     def __call__(self, images: Tensor) -> Tensor:
         """Runs a batch: float32 (N, ...) to float32 (N, ...), without gradients."""
-        ...
+
+    @property
+    @abstractmethod
+    def engine(self) -> str:
+        """What runs the file, with its version, such as "onnxruntime 1.32.0"."""
+
+    @abstractmethod
+    def on_threads(self, threads: int) -> AbstractContextManager[Run]:
+        """Lends the file on a pool of so many threads, to time it."""
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the file says about itself; empty if it says nothing."""
-        ...
-
-    @property
-    def engine(self) -> str:
-        """What runs the file, with its version, such as "onnxruntime 1.32.0"."""
-        ...
+        """What the file says about itself: input, output, grids, versions, a sample; empty if it says nothing."""
+        manifest: dict[str, Any] = json.loads(self._manifest) if self._manifest else {}
+        return manifest
 
     @property
     def input_shape(self) -> list[int | None]:
-        """Size of the input; None where any size runs."""
-        ...
+        """Size of the input; None where any size runs. Of a `.ptl` file as the manifest has it; empty without one."""
+        return list(self._shape)
 
-    def on_threads(self, threads: int) -> AbstractContextManager[Run]:
-        """Lends the file on a pool of so many threads, to time it."""
-        ...
+
+def import_extra(who: str, module: str, what: str) -> ModuleType:
+    """Returns a module of the extra [export], or says in an ImportError that `what` needs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{who}: {what}; install the extra: pip install 'torchslim[export]' ({error})") from error
 
 
 def check_images(who: str, images: Tensor, expected: list[int | None]) -> None:

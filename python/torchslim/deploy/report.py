@@ -3,6 +3,7 @@
 
 import json
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +21,10 @@ from torchslim.deploy.loaded_model import LoadedModel
 from torchslim.deploy.lower import lower
 from torchslim.deploy.reference import run_integer
 from torchslim.deploy.report_layers import STEP_BINS, report_layers
-from torchslim.deploy.report_table import layer_rows, runtime_rows, text_table
+from torchslim.deploy.report_table import BUILDS_NOTE, build_rows, layer_rows, runtime_rows, text_table
 from torchslim.deploy.run_openvino import OpenVinoModel
 from torchslim.deploy.save import save
+from torchslim.deploy.torch_build import TorchBuild
 from torchslim.graph import capture
 
 #: What `report` can run the file in.
@@ -44,6 +46,7 @@ def report(
     seed: int = 0,
     runs: int = 200,
     runtimes: Sequence[str] = ("ptl",),
+    torch_builds: Mapping[str, TorchBuild] | None = None,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -61,6 +64,7 @@ def report(
         runs: timed passes for each latency.
         runtimes: what the file is run in: "ptl", which is always measured, "onnx" (ONNX Runtime), "openvino", "pte"
             (ExecuTorch); the others need the extra `[export]`.
+        torch_builds: other builds of torch in which the `.ptl` files run too, by the names that the report gives them.
         threads: of each latency.
         progress: called with how many parts of the work are done, and of how many.
 
@@ -69,8 +73,10 @@ def report(
         latencies in ms; None where nothing was measured. `format_table` makes it a table, `report_page` a page.
 
     Raises:
-        ValueError: what `save`, `lower` and `run_integer` refuse; an unknown runtime; a network that ends in floats.
+        ValueError: what `save`, `lower` and `run_integer` refuse; an unknown runtime.
         ImportError: a runtime that is not installed.
+        FileNotFoundError: the program of a build's command is not there; before anything is measured.
+        RuntimeError: another build of torch gives no answer, or one of another shape; with what it printed last.
 
     Example:
         >>> print(ts.deploy.format_table(ts.deploy.report(model.eval(), images, labels)))
@@ -78,9 +84,12 @@ def report(
     unknown = [name for name in runtimes if name not in RUNTIMES]
     if unknown:
         raise ValueError(f"torchslim.deploy.report: runtimes must be of {', '.join(RUNTIMES)}, got {unknown[0]!r}")
+    builds = dict(torch_builds or {})
+    for build in builds.values():
+        build.check()
     begin = time.monotonic()
     names = dict.fromkeys(("ptl", *runtimes))
-    parts = _Parts(progress, 2 + len(names) + (teacher is not None))
+    parts = _Parts(progress, 2 + len(names) + len(builds) + (teacher is not None))
     with tempfile.TemporaryDirectory() as temporary:
         measure = _Measure(images, targets, Path(directory if directory is not None else temporary), runs, threads)
         found = measure.reference(model)
@@ -89,6 +98,9 @@ def report(
         parts.next()
         for name in names:
             found["runtimes"][name] = measure.runtime(name, model, float_model)
+            parts.next()
+        for name, build in builds.items():
+            found["torch_builds"][name] = measure.torch_build(name, build)
             parts.next()
         _fill_ptl(found, measure)
         if teacher is not None:
@@ -133,12 +145,7 @@ class _Measure:
         """Runs what needs no file: the fake-quantised model and its integers."""
         self._graph = lower(capture(model, self.images[:1]))
         last = self._graph.nodes[-1]
-        if last.gives_floats:
-            raise ValueError(
-                f"torchslim.deploy.report: layer {last.layer!r} gives floats, and differences are counted in steps of "
-                "the result's grid; let the network end in a quantised layer, or use save and accuracy"
-            )
-        self._step = last.scale
+        self._step = None if last.gives_floats else last.scale
         self._expected = run_integer(self._graph, self.images).values
         with torch.no_grad():
             self._eval = torch.cat([model(part) for part in torch.split(self.images, 64)])
@@ -151,7 +158,9 @@ class _Measure:
                 "reference": 100 * accuracy(self._expected, self.targets),
             },
             "sparsity": self._graph.count_weights().sparsity,
+            "differences_in": "steps" if self._step is not None else "relative",
             "runtimes": {},
+            "torch_builds": {},
         }
 
     def runtime(self, name: str, model: nn.Module, float_model: nn.Module | None) -> dict[str, Any]:
@@ -160,12 +169,12 @@ class _Measure:
         saved = save(model, self.images[:1], self.folder / f"student.{suffix}")
         file = _open(name, saved.path)
         outputs = run_batches(file, self.images)
-        near = compare_outputs(outputs, self._expected, self._step)
-        float_latency: Mapping[str, float | None] = _UNMEASURED
+        latency: dict[str, Any] = {"int8": self._latency(file), "float": dict(_UNMEASURED), "ratio": None}
         if float_model is not None:
             float_saved = save(float_model, self.images[:1], self.folder / f"student_float.{suffix}")
             float_file = _open(name, float_saved.path)
-            float_latency = self._latency(float_file)
+            latency["float"] = self._latency(float_file)
+            latency["ratio"] = latency["int8"]["median"] / latency["float"]["median"]
             if name == "ptl":
                 self.float_bytes = float_saved.bytes
                 self.float_accuracy = 100 * accuracy(run_batches(float_file, self.images), self.targets)
@@ -173,12 +182,44 @@ class _Measure:
             self.int8_agreement = compare_outputs(outputs, self._eval, self._step)
         return {
             "engine": file.engine,
-            "accuracy": 100 * accuracy(outputs, self.targets),
-            "agreement": 100 * near.top1,
-            "differing": _count_differences(outputs, self._expected, self._step),
-            "max_steps": near.max_steps,
+            **self._against(outputs, self._expected),
             "bytes": saved.bytes,
-            "latency_ms": {"int8": self._latency(file), "float": dict(float_latency)},
+            "latency_ms": latency,
+        }
+
+    def torch_build(self, name: str, build: TorchBuild) -> dict[str, Any]:
+        """Runs the `.ptl` files, which are there by now, in another build of torch."""
+        images = self.images[: build.images]
+        float_file = self.folder / "student_float.ptl" if self.float_bytes is not None else None
+        try:
+            answer = build.run(self.folder / "student.ptl", images, float_file=float_file)
+        except RuntimeError as error:
+            raise RuntimeError(f"torchslim.deploy.report: torch build {name!r}: {error}") from error
+        expected = run_integer(self._graph, images, input_rule=answer.input_rule).values
+        if answer.outputs.shape != expected.shape:
+            raise RuntimeError(
+                f"torchslim.deploy.report: torch build {name!r}: outputs of shape {tuple(answer.outputs.shape)} came "
+                f"back, expected {tuple(expected.shape)}"
+            )
+        ratio = None if answer.cpu_ms_float is None else answer.cpu_ms_int8 / max(answer.cpu_ms_float, 1e-9)
+        return {
+            "engine": f"torch {answer.torch} on {answer.machine}, QNNPACK",
+            "input_rule": answer.input_rule,
+            "images": images.shape[0],
+            **self._against(answer.outputs, expected),
+            "emulated": answer.machine != platform.machine(),
+            "cpu_ms": {"int8": answer.cpu_ms_int8, "float": answer.cpu_ms_float, "ratio": ratio},
+        }
+
+    def _against(self, outputs: Tensor, expected: Tensor) -> dict[str, Any]:
+        """Compares outputs of the first images with those that the integer reference has for them."""
+        near = compare_outputs(outputs, expected, self._step)
+        return {
+            "accuracy": 100 * accuracy(outputs, self.targets[: outputs.shape[0]]),
+            "agreement": 100 * near.top1,
+            "differing": None if self._step is None else _count_differences(outputs, expected, self._step),
+            "max_steps": near.max_steps,
+            "max_relative": near.max_relative,
         }
 
     def _latency(self, file: LoadedModel) -> dict[str, float]:
@@ -204,6 +245,7 @@ def _fill_ptl(found: dict[str, Any], measure: _Measure) -> None:
     found["agreement"] = {
         "top1": 100 * measure.int8_agreement.top1,
         "max_steps": measure.int8_agreement.max_steps,
+        "max_relative": measure.int8_agreement.max_relative,
         "reference_differences": ptl["differing"],
     }
 
@@ -228,8 +270,11 @@ def format_table(report: Mapping[str, Any], *, weights: int = 0) -> str:
         weights: how many int8 weights the file holds, for the line that counts those that are left.
     """
     text = str(_C.deploy.format_table(dict(report), weights))
-    tables = (text_table(rows, left=(0, 1)) for rows in (runtime_rows(report), layer_rows(report)))
-    return "\n".join(part for part in (text, *tables) if part)
+    builds = build_rows(report)
+    builds_text = text_table(builds, left=(0, 1, 2)) + BUILDS_NOTE + "\n" if builds else ""
+    runtimes = text_table(runtime_rows(report), left=(0, 1))
+    layers = text_table(layer_rows(report), left=(0, 1, 2))
+    return "\n".join(part for part in (text, runtimes, builds_text, layers) if part)
 
 
 def report_json(report: Mapping[str, Any], *, weights: int = 0) -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from torchslim import _C
+from torchslim.deploy.target import Arithmetic
 from torchslim.graph import Graph
 
 #: Upper ends of the bins of `LayerReport.steps`: 0, 1, 2, 3 to 4, 5 to 8, 9 to 16; one more bin holds all above.
@@ -17,9 +18,10 @@ class LayerReport(NamedTuple):
 
     layer: str  #: dotted name of the module it came from
     op: str  #: of `IntegerNode.op`, such as "conv2d"
+    arithmetic: Arithmetic  #: of a `.ptl` file there: "int8", "float on codes" or "float"; see `fit_target`
     parameters: int  #: elements of weight and bias
     macs: int  #: multiply-accumulates for one image
-    bytes: int  #: in a `.ptl` file: one for each code, 12 for each output channel; 4 for each float
+    bytes: int  #: in a `.ptl` file: 1 a code, 12 an output channel (of transposed ones 8), 4 a float
     weight_bits: int  #: that hold the weight's codes; 32 where the layer is in float, 0 without a weight
     steps: list[int]  #: elements that are 0, 1, 2, ... steps away (`STEP_BINS`); empty where the result is floats
     mean_steps: float  #: mean distance, not rounded
@@ -49,6 +51,7 @@ def report_layers(graph: Graph, images: Tensor) -> list[LayerReport]:
         LayerReport(
             row.layer,
             row.op,
+            row.arithmetic,
             row.parameters,
             row.macs,
             row.bytes,

@@ -7,10 +7,12 @@ from typing import Any
 
 from torchslim import _C
 from torchslim.deploy.html_page import html_page
-from torchslim.deploy.report_table import layer_rows, runtime_rows
+from torchslim.deploy.report_table import BUILDS_NOTE, build_rows, layer_rows, runtime_rows
 
 #: Above each drawing of distances; `step_bins` are its classes.
 _STEPS = "How far integers are from the float network, in steps of the layer's grid: share of its elements"
+_RATIO = "Latency of the int8 file as a share of its float file's"
+_RATIO_OF_BUILDS = "; in other builds of torch CPU time, where emulated a rough stand-in for instructions executed"
 _NOTE = (
     "Latencies are those of this machine and of the engines named. Kernels for desktop processors are not a phone's "
     "(QNNPACK's are SSE2 here, NEON there), so they say nothing about a phone."
@@ -43,6 +45,7 @@ def report_page(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None
             (caption, rows)
             for caption, rows in (
                 ("In each runtime, against the integer reference", runtime_rows(report)),
+                ("In other builds of torch, against the reference with their input rule", build_rows(report)),
                 (f"Layer by layer, {report.get('layer_images', 0)} images", layer_rows(report)),
             )
             if rows
@@ -54,7 +57,8 @@ def report_page(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None
 
 def _notes(report: Mapping[str, Any]) -> list[str]:
     quick = "QUICK: a short run on fewer images; its numbers say nothing about the full one."
-    return [quick] * bool(report.get("quick")) + [_NOTE] * bool(_latencies(report))
+    notes = ((quick, report.get("quick")), (_NOTE, _latencies(report)), (BUILDS_NOTE, report.get("torch_builds")))
+    return [note for note, is_needed in notes if is_needed]
 
 
 def _cards(report: Mapping[str, Any]) -> dict[str, str]:
@@ -108,6 +112,9 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if times := _latencies(report):
         colours = [charts.GREY if name.startswith("float") else charts.BLUE for name in times]
         figures.append(("Latency of an image, median, ms", charts.bars(times, "{:.3f}", colours)))
+    if ratios := _ratios(report):
+        caption = _RATIO + _RATIO_OF_BUILDS * bool(report.get("torch_builds"))
+        figures.append((caption, charts.bars(ratios, "{:.2f}")))
     layers = _named(report.get("layers", []))
     distances = {name: layer["steps"] for name, layer in layers.items() if layer["steps"]}
     if distances:
@@ -151,12 +158,22 @@ def _latencies(report: Mapping[str, Any]) -> dict[str, float]:
     return {name: time for name, time in times.items() if time is not None}
 
 
+def _ratios(report: Mapping[str, Any]) -> dict[str, float]:
+    ratios = {name: found["latency_ms"]["ratio"] for name, found in report.get("runtimes", {}).items()}
+    ratios |= {name: found["cpu_ms"]["ratio"] for name, found in report.get("torch_builds", {}).items()}
+    return {name: ratio for name, ratio in ratios.items() if ratio is not None}
+
+
 def _facts(report: Mapping[str, Any]) -> dict[str, str]:
     facts = {}
     if (agreement := report.get("agreement", {})).get("top1") is not None:
         facts["Same top answer, int8 file and fake-quantised model"] = f"{agreement['top1']:.2f} %"
-        facts["Largest distance between their outputs"] = f"{agreement['max_steps']} steps of the output's grid"
-        facts["Outputs that differ from the integer reference"] = str(agreement["reference_differences"])
+        if report.get("differences_in") == "relative":
+            relative = f"{agreement['max_relative']:.1e} of the largest output: the network ends in floats"
+            facts["Largest distance between their outputs"] = relative
+        else:
+            facts["Largest distance between their outputs"] = f"{agreement['max_steps']} steps of the output's grid"
+            facts["Outputs that differ from the integer reference"] = str(agreement["reference_differences"])
     if (sparsity := report.get("sparsity")) is not None:
         facts["int8 weights that are zero"] = f"{100 * sparsity:.1f} %"
     names = {"seed": "Seed", "machine": "Machine", "engine": "Engine", "threads": "Threads of each latency"}

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`.onnx` files in ONNX Runtime."""
 
-import importlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from torchslim.deploy.loaded_model import Run, check_images, read_bytes
+from torchslim.deploy.loaded_model import LoadedModel, Run, check_images, import_extra, read_bytes
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 _WHO = "torchslim.deploy.OnnxModel"
 
 
-class OnnxModel:
+class OnnxModel(LoadedModel):
     """An `.onnx` file on ONNX Runtime's CPU kernels, with those whose 8-bit products do not saturate."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
@@ -45,7 +43,8 @@ class OnnxModel:
                 f"{self._path}"
             )
         self._name: str = inputs[0].name
-        self._shape = [size if isinstance(size, int) else None for size in inputs[0].shape]
+        text = self._session.get_modelmeta().custom_metadata_map.get("torchslim", "")
+        super().__init__(text, [size if isinstance(size, int) else None for size in inputs[0].shape])
 
     def __call__(self, images: Tensor) -> Tensor:
         """Runs a batch: float32 (N, ...) to float32 (N, ...), without gradients."""
@@ -53,21 +52,9 @@ class OnnxModel:
         return self._run(self._session, images)
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        """What the file says about itself: input, output, grids, versions, a sample; empty if it says nothing."""
-        text = self._session.get_modelmeta().custom_metadata_map.get("torchslim", "")
-        manifest: dict[str, Any] = json.loads(text) if text else {}
-        return manifest
-
-    @property
     def engine(self) -> str:
         """The name and version of the runtime."""
         return f"onnxruntime {_onnxruntime().__version__}"
-
-    @property
-    def input_shape(self) -> list[int | None]:
-        """Size of the input; None where any size runs."""
-        return list(self._shape)
 
     @contextmanager
     def on_threads(self, threads: int) -> Iterator[Run]:
@@ -99,12 +86,7 @@ class OnnxModel:
 
 
 def _onnxruntime() -> ModuleType:
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise ImportError(
-            f"{_WHO}: .onnx files need ONNX Runtime; install the extra: pip install 'torchslim[export]' ({error})"
-        ) from error
+    return import_extra(_WHO, "onnxruntime", ".onnx files need ONNX Runtime")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`.onnx` files in OpenVINO."""
 
-import importlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from torchslim.deploy.loaded_model import Run, check_images, read_bytes
+from torchslim.deploy.loaded_model import LoadedModel, Run, check_images, import_extra, read_bytes
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 _WHO = "torchslim.deploy.OpenVinoModel"
 
 
-class OpenVinoModel:
+class OpenVinoModel(LoadedModel):
     """An `.onnx` file on OpenVINO's CPU plugin.
 
     On processors without VNNI its pairs of 8-bit products saturate at 16 bits: prepare weights with 7 bits for it.
@@ -51,7 +49,9 @@ class OpenVinoModel:
                 f"{len(self._model.outputs)} in {self._path}"
             )
         sizes = self._model.inputs[0].get_partial_shape()
-        self._shape = [None if size.is_dynamic else size.get_length() for size in sizes]
+        place = ["framework", "torchslim"]
+        text = self._model.get_rt_info(place).astype(str) if self._model.has_rt_info(place) else ""
+        super().__init__(text, [None if size.is_dynamic else size.get_length() for size in sizes])
         self._compiled = self._compile(threads)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -60,23 +60,9 @@ class OpenVinoModel:
         return _run(self._compiled, images)
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        """What the file says about itself: input, output, grids, versions, a sample; empty if it says nothing."""
-        place = ["framework", "torchslim"]
-        if not self._model.has_rt_info(place):
-            return {}
-        manifest: dict[str, Any] = json.loads(self._model.get_rt_info(place).astype(str))
-        return manifest
-
-    @property
     def engine(self) -> str:
         """The name and version of the runtime."""
         return f"openvino {_openvino().__version__.split('-')[0]}"
-
-    @property
-    def input_shape(self) -> list[int | None]:
-        """Size of the input; None where any size runs."""
-        return list(self._shape)
 
     @contextmanager
     def on_threads(self, threads: int) -> Iterator[Run]:
@@ -96,9 +82,4 @@ def _run(compiled: "CompiledModel", images: Tensor) -> Tensor:
 
 
 def _openvino() -> ModuleType:
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as error:
-        raise ImportError(
-            f"{_WHO}: OpenVINO is not installed; install the extra: pip install 'torchslim[export]' ({error})"
-        ) from error
+    return import_extra(_WHO, "openvino", "OpenVINO is not installed")

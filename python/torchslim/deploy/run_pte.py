@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`.pte` files in ExecuTorch."""
 
-import importlib
 import importlib.metadata
 import os
 from collections.abc import Iterator
@@ -12,14 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchslim.deploy.loaded_model import Run, check_images, read_bytes
+from torchslim.deploy.loaded_model import LoadedModel, Run, check_images, import_extra, read_bytes
 
 _WHO = "torchslim.deploy.PteModel"
+#: The method of a file that returns its manifest, as text.
+MANIFEST = "torchslim"
 #: How often the pool of threads was made anew; XNNPACK's part of a loaded file keeps the pool of when it was loaded.
 _pools = 0
 
 
-class PteModel:
+class PteModel(LoadedModel):
     """A `.pte` file in ExecuTorch's runtime. It runs batches of its own size alone, so larger ones run in parts."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -33,6 +34,10 @@ class PteModel:
         self._path = os.fspath(path)
         self._content = read_bytes(self._path)
         self._load()
+        has_one = MANIFEST in self._program.method_names
+        text = self._program.load_method(MANIFEST).execute([])[0] if has_one else ""
+        self.batch: int = self._sizes[0]  #: how many images the file runs at once
+        super().__init__(text if isinstance(text, str) else "", list(self._sizes))
 
     def __call__(self, images: Tensor) -> Tensor:
         """Runs images, in parts of the file's batch size: float32 (N, ...) to float32 (N, ...), without gradients.
@@ -52,24 +57,9 @@ class PteModel:
         return torch.cat([self._run(part) for part in torch.split(images.detach().contiguous(), self.batch)])
 
     @property
-    def batch(self) -> int:
-        """How many images the file runs at once."""
-        return self._shape[0]
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """Empty: such files have no room for one."""
-        return {}
-
-    @property
     def engine(self) -> str:
         """The name and version of the runtime."""
         return f"executorch {importlib.metadata.version('executorch')}"
-
-    @property
-    def input_shape(self) -> list[int | None]:
-        """Size of the input."""
-        return list(self._shape)
 
     @contextmanager
     def on_threads(self, threads: int) -> Iterator[Run]:
@@ -90,7 +80,7 @@ class PteModel:
         try:
             self._program = runtime.get().load_program(self._content)  # it owns the bytes that the method runs
             self._method = self._program.load_method("forward")
-            self._shape: list[int] = list(self._method.metadata.input_tensor_meta(0).sizes())
+            self._sizes: list[int] = list(self._method.metadata.input_tensor_meta(0).sizes())
         except (RuntimeError, KeyError) as error:
             raise ValueError(f"{_WHO}: ExecuTorch does not take {self._path}: {error}") from error
         self._pool = _pools
@@ -108,11 +98,6 @@ def _replace_pool(library: ModuleType, threads: int) -> None:
 
 
 def _executorch() -> tuple[Any, ModuleType]:
-    try:
-        library = importlib.import_module("executorch.extension.pybindings.portable_lib")
-        runtime = importlib.import_module("executorch.runtime").Runtime
-    except ImportError as error:
-        raise ImportError(
-            f"{_WHO}: .pte files need ExecuTorch to run; install the extra: pip install 'torchslim[export]' ({error})"
-        ) from error
-    return runtime, library
+    needed = ".pte files need ExecuTorch to run"
+    library = import_extra(_WHO, "executorch.extension.pybindings.portable_lib", needed)
+    return import_extra(_WHO, "executorch.runtime", needed).Runtime, library

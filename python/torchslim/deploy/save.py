@@ -64,10 +64,10 @@ def save(
         >>> ts.deploy.save(model.eval(), images[:1], "student.ptl").bytes
     """
     target = os.fspath(path)
-    if target.endswith(".pte"):
-        return _save_pte(model, example_inputs, target)
-    _C.deploy.check_suffix(target)
     manifest = [float(value) for value in mean], [float(value) for value in std], [str(label) for label in labels]
+    if target.endswith(".pte"):
+        return _save_pte(model, example_inputs, target, manifest)
+    _C.deploy.check_suffix(target)
     integer_graph = getattr(model, "integer_graph", None)
     if isinstance(integer_graph, IntegerGraph):
         saved = _C.deploy.save(integer_graph, target, *manifest, opset, bytecode)
@@ -77,14 +77,19 @@ def save(
     return SavedFile(Path(saved.path), cast(Literal["int8", "float"], saved.kind), saved.bytes, saved.records)
 
 
-def _save_pte(model: nn.Module, example_inputs: Tensor | Sequence[Tensor], path: str) -> SavedFile:
+def _save_pte(
+    model: nn.Module,
+    example_inputs: Tensor | Sequence[Tensor],
+    path: str,
+    manifest: tuple[list[float], list[float], list[str]],
+) -> SavedFile:
     from torchslim.deploy.save_pte import write_pte  # loads ExecuTorch
 
     graph = getattr(model, "integer_graph", None)
     if not isinstance(graph, IntegerGraph):
         _check_finite(model)
         graph = capture(model, example_inputs)
-    content, kind, delegates = write_pte(graph, path)
+    content, kind, delegates = write_pte(graph, path, *manifest)
     _C.write_file(path, content)
     return SavedFile(Path(path), cast(Literal["int8", "float"], kind), len(content), delegates)
 

@@ -2,7 +2,7 @@
 """Files for ExecuTorch, lowered to XNNPACK. Written from Python alone, as ExecuTorch's own exporter is."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from torchslim import _C
 from torchslim.deploy.lower import IntegerGraph, IntegerNode, lower
+from torchslim.deploy.run_pte import MANIFEST
 from torchslim.graph import Graph, fold_batch_norms
 from torchslim.graph.run_node import avg_pool, max_pool, run_node, weighted
 
@@ -18,8 +19,16 @@ _WHO = "torchslim.deploy.save"
 _HEAVY = ("convolution", "addmm", "linear")
 
 
-def write_pte(graph: Graph | IntegerGraph, path: str | os.PathLike[str]) -> tuple[bytes, str, int]:
+def write_pte(
+    graph: Graph | IntegerGraph,
+    path: str | os.PathLike[str],
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    labels: Sequence[str] = (),
+) -> tuple[bytes, str, int]:
     """Return the bytes of the `.pte` file of a captured or lowered graph, its kind, and how many parts XNNPACK runs.
+
+    The method `torchslim` of the file returns its manifest, as text.
 
     Raises:
         ImportError: executorch is not installed.
@@ -33,14 +42,17 @@ def write_pte(graph: Graph | IntegerGraph, path: str | os.PathLike[str]) -> tupl
         integers = graph if isinstance(graph, IntegerGraph) else lower(graph)
         _C.deploy.require_fit(integers, "xnnpack", _WHO)
         module: _Network = _IntegerNetwork(integers)
+        manifest = _C.deploy.pte_manifest(integers, mean, std, labels)
     else:
         assert isinstance(graph, Graph)
-        module = _FloatNetwork(fold_batch_norms(graph))
-    content, delegates = lowering(module.register(), torch.zeros(module.shape), os.fspath(path))
+        folded = fold_batch_norms(graph)
+        module = _FloatNetwork(folded)
+        manifest = _C.deploy.pte_manifest(folded, mean, std, labels)
+    content, delegates = lowering(module.register(), torch.zeros(module.shape), manifest, os.fspath(path))
     return content, "int8" if quantised else "float", delegates
 
 
-def _executorch() -> Callable[[nn.Module, Tensor, str], tuple[bytes, int]]:
+def _executorch() -> Callable[[nn.Module, Tensor, str, str], tuple[bytes, int]]:
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
@@ -49,10 +61,12 @@ def _executorch() -> Callable[[nn.Module, Tensor, str], tuple[bytes, int]]:
             f"{_WHO}: .pte files need ExecuTorch; install the extra: pip install 'torchslim[export]' ({error})"
         ) from error
 
-    def lowered(module: nn.Module, example: Tensor, path: str) -> tuple[bytes, int]:
+    def lowered(module: nn.Module, example: Tensor, manifest: str, path: str) -> tuple[bytes, int]:
         try:
             program = torch.export.export(module, (example,), strict=False)
-            edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+            edge = to_edge_transform_and_lower(
+                program, partitioner=[XnnpackPartitioner()], constant_methods={MANIFEST: manifest}
+            )
         except Exception as error:  # of whatever class: the exporter's own
             what = str(error).strip().splitlines() or [type(error).__name__]
             raise ValueError(

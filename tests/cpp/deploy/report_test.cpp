@@ -14,7 +14,7 @@ Report example() {
   report.weights = {24690, 12345};
   report.float_latency = Latency{0.5, 0.75, 100};
   report.int8_latency = Latency{0.25, 0.5, 100};
-  report.agreement = Agreement{0.998, 3, 0.1};
+  report.agreement = Agreement{0.998, 3, 0.1, {}};
   report.reference_differences = 0;
   report.seconds = 654.3;
   report.seed = 7;
@@ -33,6 +33,11 @@ TEST_CASE("report: the table says what was measured and what follows", "[deploy]
         "0 outputs differ", "654 s, seed 7", "torch 2.13.0"}) {
     CHECK_THAT(table, ContainsSubstring(part));
   }
+  Report floats = example();
+  floats.agreement = Agreement{0.998, {}, {}, 0.00123};
+  CHECK_THAT(format_table(floats), ContainsSubstring("outputs at most 1.2e-03 of the largest output apart"));
+  CHECK_THAT(to_json(floats),
+             ContainsSubstring("\"max_steps\": null") && ContainsSubstring("\"max_relative\": 0.00123"));
   CHECK(table.find("QUICK") == std::string::npos);
   CHECK(table.find("dropped") == std::string::npos);
   CHECK(table.back() == '\n');

@@ -14,11 +14,11 @@ from deploy_zoo import images, resnet, trained
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with int8.ptl, int8.onnx, float.ptl and int8.pte."""
+    """A folder with int8 and float files of each kind."""
     folder = tmp_path_factory.mktemp("files")
     model = trained(resnet)
-    for name in ("int8.ptl", "int8.onnx"):
+    for name in ("int8.ptl", "int8.onnx", "int8.pte"):
         ts.deploy.save(model, images(1), folder / name, mean=[0.5] * 3, std=[0.25] * 3, labels=list("abcdefghij"))
-    ts.deploy.save(model, images(1), folder / "int8.pte")
-    ts.deploy.save(resnet().eval(), images(1), folder / "float.ptl")
+    for name in ("float.ptl", "float.onnx", "float.pte"):
+        ts.deploy.save(resnet().eval(), images(1), folder / name)
     return folder

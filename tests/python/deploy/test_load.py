@@ -33,7 +33,8 @@ def test_a_file_loads_by_its_suffix_and_runs(folder: Path, name: str) -> None:
     assert torch.equal(model(images(6)), ts.deploy.run_batches(model, images(6), batch=4))
     assert model.input_shape[1:] == [3, 20, 20]
     assert any(digit in model.engine for digit in "0123456789")
-    assert (model.manifest == {}) is (name == "net.pte")
+    assert model.manifest["kind"] == "int8"
+    assert ts.deploy.OpenVinoModel(folder / "net.onnx").manifest["format"] == "torchslim.onnx/1"
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -47,6 +47,14 @@ def test_costs_are_those_of_the_graph_and_bits_those_of_the_config() -> None:
     assert sum(rows[1].steps) == 2 * 8 * 18 * 18
 
 
+def test_a_transposed_convolution_takes_less_for_a_channel() -> None:
+    torch.manual_seed(0)
+    model = ts.quant.prepare(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 5, 3)), images(1))
+    model(images(8))
+    rows = ts.deploy.report_layers(ts.graph.capture(model.eval(), images(1)), images(1))
+    assert [row.bytes for row in rows] == [0, 8 * 27 + 8 * 12, 5 * 72 + 5 * 8]
+
+
 def test_parts_in_float_have_no_distance() -> None:
     torch.manual_seed(0)
     layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.Softmax(1), torch.nn.Conv2d(8, 4, 1)]

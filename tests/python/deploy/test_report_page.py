@@ -36,7 +36,10 @@ class Tags(HTMLParser):
 @pytest.fixture(scope="module")
 def report() -> dict[str, object]:
     x = images(8)
-    return ts.deploy.report(trained(vgg), x, torch.randint(10, (8,)), float_model=vgg().eval(), runs=3)
+    builds = {"this one": ts.deploy.TorchBuild([sys.executable])}
+    return ts.deploy.report(
+        trained(vgg), x, torch.randint(10, (8,)), float_model=vgg().eval(), runs=3, torch_builds=builds
+    )
 
 
 def test_the_page_holds_everything_and_asks_for_nothing(report: dict[str, object], tmp_path: Path) -> None:
@@ -45,12 +48,13 @@ def test_the_page_holds_everything_and_asks_for_nothing(report: dict[str, object
     tags = Tags()
     tags.feed(text)
     assert tags.open == []
-    assert tags.seen.count("svg") == 6
-    assert tags.seen.count("table") == 2
+    assert tags.seen.count("svg") == 7
+    assert tags.seen.count("table") == 3
     assert all(reference.startswith("#") for reference in tags.references)
     assert not re.search(r"@import|url\((?!#)", text)
     assert "prefers-color-scheme: dark" in text
     assert "they say nothing about a phone" in text
+    assert "a rough stand-in for instructions executed, and says nothing of a phone&#x27;s latency" in text
     assert f"{report['bytes']['student_int8']:,} bytes" in text  # type: ignore[index]
     ts.deploy.report_page(report, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == (tmp_path / "report.html").read_bytes()
@@ -81,3 +85,19 @@ def test_the_extra_is_named_where_it_is_missing(
     with pytest.raises(ImportError, match=r"pip install 'torchslim\[report\]'"):
         ts.deploy.report_page(report, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_relative_differences_are_named(report: dict[str, object], tmp_path: Path) -> None:
+    def relative(found: object) -> dict[str, object]:
+        assert isinstance(found, dict)
+        return {**found, "differing": None, "max_steps": None, "max_relative": 0.0012}
+
+    places = {}
+    for key in ("runtimes", "torch_builds"):
+        places[key] = {name: relative(found) for name, found in report[key].items()}  # type: ignore[attr-defined]
+    floats = {**report, **places, "agreement": relative(report["agreement"]), "differences_in": "relative"}
+    ts.deploy.report_page(floats, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("1.2e-03, relative") == 2
+    assert "1.2e-03 of the largest output: the network ends in floats" in text
+    assert "None" not in text

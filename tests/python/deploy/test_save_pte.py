@@ -36,6 +36,23 @@ def test_networks(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     assert (away > 0.5).float().mean() <= 0.2
 
 
+def test_the_manifest_can_be_read_and_checked(tmp_path: Path) -> None:
+    prepared, x = trained(NETWORKS[1]), images(1)
+    labels = ['a "quoted" ü'] * 10
+    saved = ts.deploy.save(prepared, x, tmp_path / "net.pte", mean=[0.5] * 3, std=[0.25] * 3, labels=labels)
+    file = ts.deploy.load(saved.path)
+    manifest = file.manifest
+    assert manifest["labels"] == labels
+    assert manifest["input"]["shape"] == [1, 3, 20, 20]
+    grid, out = manifest["input_grid_uint8"], manifest["output_grid_uint8"]
+    codes = (89 * torch.arange(3 * 20 * 20) + 7) % 256
+    sample = grid["scale"] * (codes - grid["zero_point"]).float().view(1, 3, 20, 20)
+    steps = torch.round(file(sample) / out["scale"]).long() + out["zero_point"]
+    assert (steps.flatten() - torch.tensor(manifest["sample"]["output_uint8"])).abs().max() <= 1
+    with pytest.raises(ValueError, match="mean and std must have one number for each of the 3 input channels, got 1"):
+        ts.deploy.save(prepared, x, tmp_path / "net.pte", mean=[0.5], std=[0.25])
+
+
 def test_a_float_file(tmp_path: Path) -> None:
     model, x = NETWORKS[1]().eval(), images(2)
     saved = ts.deploy.save(model, x, tmp_path / "net.pte")

@@ -21,7 +21,7 @@ KEYS = {
     "bytes": {"teacher_float", "student_float", "student_int8"},
     "sparsity": None,
     "latency_ms": {"float", "int8"},
-    "agreement": {"top1", "max_steps", "reference_differences"},
+    "agreement": {"top1", "max_steps", "max_relative", "reference_differences"},
     "seconds": None,
     "quick": None,
     "epochs_dropped": None,

@@ -19,9 +19,10 @@ constexpr std::array<int64_t, 6> kStepBins{0, 1, 2, 4, 8, 16};
 struct TORCHSLIM_API LayerReport {
   std::string layer;
   std::string op;           // of `IntegerOp`, such as "conv2d"
+  std::string arithmetic;   // of a .ptl file there: "int8", "float on codes" or "float"; see `fit_target`
   int64_t parameters = 0;   // elements of weight and bias
   int64_t macs = 0;         // multiply-accumulates for one image
-  int64_t bytes = 0;        // in a .ptl file: a byte for each code, 12 for each output channel; 4 for each float
+  int64_t bytes = 0;        // in a .ptl file: 1 a code, 12 an output channel (transposed: 8), 4 a float
   int64_t weight_bits = 0;  // that hold the weight's codes; 32 where the layer is in float, 0 without a weight
   /// How many elements of the result are 0, 1, 2, ... steps of their grid away from the float network; see `kStepBins`.
   /// Empty where the result is floats or has no counterpart there.
