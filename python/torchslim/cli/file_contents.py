@@ -26,6 +26,7 @@ class Contents:
 
     operations: Counter[str] = field(default_factory=Counter)
     parts: list[Part] = field(default_factory=list)
+    records: int = 0  #: of a `.ptl` file's archive
 
 
 def read_contents(path: str, manifest: dict[str, Any]) -> Contents:
@@ -42,7 +43,8 @@ def read_contents(path: str, manifest: dict[str, Any]) -> Contents:
         return Contents(parts=layers)
     report = deploy.check(path)
     operations = Counter({op.name: op.calls for op in report.operators})
-    return Contents(operations, layers or [Part(record.bytes, record.name) for record in report.records])
+    parts = layers or [Part(record.bytes, record.name) for record in report.records]
+    return Contents(operations, parts, len(report.records))
 
 
 def _read_onnx(path: str) -> Contents:

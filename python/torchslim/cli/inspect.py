@@ -7,7 +7,7 @@ from typing import Any
 
 from torchslim import deploy
 from torchslim.cli.commands import Commands
-from torchslim.cli.file_contents import Part, read_contents
+from torchslim.cli.file_contents import Contents, Part, read_contents
 from torchslim.deploy.report_table import text_table
 
 
@@ -26,6 +26,7 @@ def _execute(options: argparse.Namespace) -> int:
     model = deploy.load(options.file)
     print("\n".join(_facts(options.file, model)))
     contents = read_contents(options.file, model.manifest)
+    print(_bound(model.manifest, contents), end="")
     if contents.operations:
         rows = [(str(count), name) for name, count in contents.operations.most_common()]
         print("\noperations\n" + text_table(rows, left=(1,)), end="")
@@ -38,6 +39,19 @@ def _execute(options: argparse.Namespace) -> int:
 
 def _row(part: Part) -> tuple[str, ...]:
     return f"{part.bytes:,}", part.name, part.op, " x ".join(map(str, part.weight))
+
+
+def _bound(manifest: dict[str, Any], contents: Contents) -> str:
+    """The size that an int8 `.ptl` file without large parts in float stays within, as a sum; "" for other files."""
+    if manifest.get("kind") != "int8" or not contents.records or "layers" not in manifest:
+        return ""
+    codes = manifest["weights"]["codes"]
+    channels = sum(part.weight[0] for part in contents.parts if part.weight)
+    total = codes + 24 * channels + 400 * contents.records + 25_000
+    return (
+        f"bound: {codes:,} codes + 24 x {channels:,} output channels + 400 x {contents.records} records + 25,000"
+        f" = {total:,} bytes, and 4 for each number of what is in float\n"
+    )
 
 
 def _facts(path: str, model: deploy.LoadedModel) -> list[str]:

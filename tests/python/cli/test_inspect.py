@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def test_bytes_add_up_to_the_file(files: Path, name: str, capsys: pytest.Capture
 def test_bytes_of_a_layer_are_its_codes_and_channels(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert byte_rows(shown(files / "int8.ptl", capsys))["4.side.0 conv2d 24 x 16 x 1 x 1"] == 24 * 16 + 12 * 24
     assert byte_rows(shown(files / "float.ptl", capsys))["4.side.0 conv2d 24 x 16 x 1 x 1"] == 4 * (24 * 16 + 24)
+
+
+def test_an_int8_ptl_file_stays_within_the_bound_that_is_shown(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = (line for line in shown(files / "int8.ptl", capsys).splitlines() if line.startswith("bound: "))
+    codes, channels, records, rest, total = (
+        int(number.replace(",", ""))
+        for number in re.findall(r"[\d,]{2,}", line.replace("24 x", "").replace("400 x", ""))
+    )
+    assert codes + 24 * channels + 400 * records + rest == total > (files / "int8.ptl").stat().st_size
+    assert "bound: " not in shown(files / "float.ptl", capsys)
 
 
 def test_a_ptl_file_of_others_has_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
