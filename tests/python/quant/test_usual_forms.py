@@ -74,3 +74,20 @@ def test_an_encoder_with_a_mask_stays_whole() -> None:
     assert "layer" in ts.quant.float_layers(prepared)
     ts.quant.disable_fake_quant(prepared)
     torch.testing.assert_close(prepared(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_that_lies_elsewhere_may_have_any_size_in_the_example() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv = nn.Linear(8, 24)
+
+        def forward(self, x: Tensor) -> Tensor:
+            n, places, _ = x.shape
+            q, k, v = self.qkv(x).reshape(n, places, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+            return (q @ k.transpose(-2, -1)).softmax(-1) @ v
+
+    prepared = ts.quant.prepare(Heads(), torch.randn(2, 5, 8))
+    prepared(torch.randn(8, 5, 8))
+    x = torch.randn(3, 5, 8)
+    torch.testing.assert_close(ts.quant.convert(prepared.eval())(x), prepared(x))
