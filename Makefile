@@ -9,7 +9,8 @@
 # make sanitize  the quantisation kernels and the readers of files under AddressSanitizer and UndefinedBehaviorSanitizer
 # make fuzz   looks for files that break the readers, with clang's libFuzzer; SECONDS=60
 # make bench  speed against the peers, as ratios
-# make zoo    prepare, train, convert networks of a public collection, and how far the integers are from eval
+# make zoo    prepare, train, convert networks of a public collection, and how far the integers are from eval;
+#             FILES=1: the smaller ones, and how far their files are in each runtime, an hour
 # make profile  where a training step on grids spends its time: docs/qat_step.md
 # make pictures  the staircases in docs/api/quant/pictures, drawn from the ops
 # make lint   clang-format, ruff, mypy
@@ -22,6 +23,7 @@ VENV ?= .venv
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 QUICK ?=
 MINUTES ?=
+FILES ?=
 SECONDS ?= 60
 JOBS ?= 2
 
@@ -110,7 +112,8 @@ bench: build
 
 zoo: build
 	@tools/setup.sh extras "$(VENV)" test
-	@$(PY) tests/zoo/run.py
+	@$(if $(FILES),tools/setup.sh extras "$(VENV)" export)
+	@$(PY) tests/zoo/run.py $(if $(FILES),--files)
 
 profile: build
 	@$(PY) docs/profile_qat_step.py

@@ -164,6 +164,14 @@ class Lowering {
     }
   }
 
+  // The fake_quantize that `read_tail` will find.
+  const Node& rounding_behind(int64_t index) const {
+    while (graph_.nodes[index].kind != OpKind::kFakeQuantize) {
+      index = graph_.users(index).at(0);
+    }
+    return graph_.nodes[index];
+  }
+
   // What has no integer form runs on floats; codes are read as what they stand for.
   void lower_float(int64_t index) {
     const Node& node = graph_.nodes[index];
@@ -258,6 +266,8 @@ class Lowering {
       grid.quant_min = std::min(grid.quant_min, lowered.clamp_min);
       grid.quant_max = std::max(grid.quant_max, lowered.clamp_max);
     }
+    // Onto another grid each before, not all behind: OpenVINO crashes on two roundings in a row behind a concatenation.
+    same = same && (!has_tail(index) || is_on(quantized_input(node, 0), read_grid(rounding_behind(index))));
     if (!same) {
       if (!has_tail(index)) {
         return lower_float(index);

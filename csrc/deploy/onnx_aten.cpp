@@ -29,7 +29,8 @@ Value unary(const OnnxCall& c) {
 }
 
 constexpr char kSigmoid[] = "Sigmoid", kTanh[] = "Tanh", kAbs[] = "Abs", kNeg[] = "Neg", kExp[] = "Exp",
-               kSqrt[] = "Sqrt", kSelu[] = "Selu";
+               kSqrt[] = "Sqrt", kSelu[] = "Selu", kLog[] = "Log", kReciprocal[] = "Reciprocal", kErf[] = "Erf",
+               kSin[] = "Sin", kCos[] = "Cos";
 
 Value hardsigmoid(const OnnxCall& c) {
   return c.builder().call("HardSigmoid", {c.x().name}, {{"alpha", 1.0F / 6}, {"beta", 0.5F}});
@@ -95,6 +96,15 @@ Value threshold(const OnnxCall& c) {
   return c.call("Where", above, c.x().name, c.number(c.real("value")));
 }
 
+Value shrink(const OnnxCall& c, bool towards_zero) {
+  const auto lambd = static_cast<float>(c.real("lambd"));
+  return c.builder().call("Shrink", {c.x().name}, {{"lambd", lambd}, {"bias", towards_zero ? lambd : 0.0F}});
+}
+
+Value hardshrink(const OnnxCall& c) { return shrink(c, false); }
+Value softshrink(const OnnxCall& c) { return shrink(c, true); }
+Value rsqrt(const OnnxCall& c) { return c.call("Reciprocal", c.call("Sqrt", c.x().name)); }
+
 Value square(const OnnxCall& c) { return c.call("Mul", c.x().name, c.x().name); }
 
 // --- arithmetic ------------------------------------------------------------------------------------------------------
@@ -119,22 +129,48 @@ Value pow(const OnnxCall& c) { return c.call("Pow", c.operand("self"), c.operand
 Value maximum(const OnnxCall& c) { return c.call("Max", c.operand("self"), c.operand("other")); }
 Value minimum(const OnnxCall& c) { return c.call("Min", c.operand("self"), c.operand("other")); }
 
+// What is true or false in torch is 1 or 0 here, so that arithmetic goes on with it.
+constexpr int64_t kFloatType = 1, kBoolType = 9;  // TensorProto.DataType
+
+template <const char* kType>
+Value compared(const OnnxCall& c) {
+  return c.builder().call("Cast", {c.call(kType, c.operand("self"), c.operand("other"))}, {{"to", kFloatType}});
+}
+
+constexpr char kGreater[] = "Greater", kGreaterOrEqual[] = "GreaterOrEqual", kLess[] = "Less",
+               kLessOrEqual[] = "LessOrEqual";
+
+Value condition(const OnnxCall& c, const char* name) {
+  return c.builder().call("Cast", {c.operand(name)}, {{"to", kBoolType}});
+}
+
+Value where(const OnnxCall& c) {
+  return c.call("Where", condition(c, "condition"), c.operand("self"), c.operand("other"));
+}
+
+Value masked_fill(const OnnxCall& c) {
+  return c.call("Where", condition(c, "mask"), c.operand("value"), c.operand("self"));
+}
+
 Value zeros_like(const OnnxCall& c) { return c.call("ConstantOfShape", c.call("Shape", c.x().name)); }
 Value ones_like(const OnnxCall& c) { return c.call("Add", zeros_like(c), c.number(1)); }
 
 // --- sums ------------------------------------------------------------------------------------------------------------
 
 // Up to opset 17 the dimensions are an attribute, later an input; of a sum always an input.
-Value reduced(const OnnxCall& c, const char* type, Sizes dims) {
+Value reduced_value(const OnnxCall& c, const char* type, const Value& x, const Sizes& dims, int64_t keep) {
   constexpr int64_t kDimsAsInput = 18;
+  if (c.builder().opset() >= kDimsAsInput || std::string(type) == "ReduceSum") {
+    return c.builder().call(type, {x, c.builder().constant(dims)}, {{"keepdims", keep}});
+  }
+  return c.builder().call(type, {x}, {{"axes", dims}, {"keepdims", keep}});
+}
+
+Value reduced(const OnnxCall& c, const char* type, Sizes dims) {
   for (int64_t& dim : dims) {
     dim = c.wrapped(dim);
   }
-  const int64_t keep = c.has("keepdim") && c.boolean("keepdim") ? 1 : 0;
-  if (c.builder().opset() >= kDimsAsInput || std::string(type) == "ReduceSum") {
-    return c.builder().call(type, {c.x().name, c.builder().constant(dims)}, {{"keepdims", keep}});
-  }
-  return c.builder().call(type, {c.x().name}, {{"axes", dims}, {"keepdims", keep}});
+  return reduced_value(c, type, c.x().name, dims, c.has("keepdim") && c.boolean("keepdim") ? 1 : 0);
 }
 
 template <const char* kType>
@@ -145,7 +181,36 @@ Value over_dims(const OnnxCall& c) {
   return reduced(c, kType, c.integers("dim"));
 }
 
-constexpr char kSum[] = "ReduceSum", kMean[] = "ReduceMean", kMax[] = "ReduceMax";
+constexpr char kSum[] = "ReduceSum", kMean[] = "ReduceMean", kMax[] = "ReduceMax", kMin[] = "ReduceMin";
+
+// The mean square distance from the mean, over one element less than there are unless `correction` is 0.
+Value var(const OnnxCall& c) {
+  if (c.is_none("dim") || c.integers("dim").empty()) {
+    c.refuse("goes over the whole batch; give it the dimensions of one image");
+  }
+  Sizes dims = c.integers("dim");
+  double count = 1;
+  for (int64_t& dim : dims) {
+    dim = c.wrapped(dim);
+    count *= static_cast<double>(c.x().shape.at(dim));
+  }
+  const double correction =
+      c.has("correction") ? c.real_or("correction", 1) : static_cast<double>(c.boolean("unbiased"));
+  const Value mean = reduced_value(c, "ReduceMean", c.x().name, dims, 1);
+  const Value away = c.call("Sub", c.x().name, mean);
+  const Value squares = reduced_value(c, "ReduceMean", c.call("Mul", away, away), dims, c.boolean("keepdim") ? 1 : 0);
+  return c.times(squares, count / (count - correction));
+}
+
+Value std_deviation(const OnnxCall& c) { return c.call("Sqrt", var(c)); }
+
+Value vector_norm(const OnnxCall& c) {
+  const double order = c.real("ord");
+  if ((order != 1 && order != 2) || c.is_none("dim")) {
+    c.refuse("is written for the orders 1 and 2 over dimensions of one image");
+  }
+  return reduced(c, order == 1 ? "ReduceL1" : "ReduceL2", c.integers("dim"));
+}
 
 graph::Window window_of(const OnnxCall& c, const std::vector<int64_t>& kernel, const std::vector<int64_t>& stride,
                         const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation) {
@@ -179,11 +244,95 @@ Value max_pool1d(const OnnxCall& c) {
   return c.operations().pool("MaxPool", c.node(), c.x(), window);
 }
 
+// Windows of several sizes: their elements one window after the other, each filled up with its last to the largest size.
+Value uneven_max_pool(const OnnxCall& c) {
+  OnnxValue x = c.x();
+  Sizes kernel;
+  for (int64_t dim = 2; dim < c.rank(); ++dim) {
+    const int64_t size = x.shape[dim], windows = c.shape()[dim];
+    const auto begin = [&](int64_t i) { return i * size / windows; };
+    const auto end = [&](int64_t i) { return ((i + 1) * size + windows - 1) / windows; };
+    int64_t largest = 1;
+    for (int64_t i = 0; i < windows; ++i) {
+      largest = std::max(largest, end(i) - begin(i));
+    }
+    Sizes places;
+    for (int64_t i = 0; i < windows * largest; ++i) {
+      places.push_back(std::min(begin(i / largest) + i % largest, end(i / largest) - 1));
+    }
+    x.name = c.builder().call("Gather", {x.name, c.builder().constant(places)}, {{"axis", dim}});
+    x.shape[dim] = windows * largest;
+    kernel.push_back(largest);
+  }
+  return c.operations().pool("MaxPool", c.node(), x, window_of(c, kernel, {}, {0}, {1}));
+}
+
+// Three numbers, for depth, height and width.
+Sizes triple(const OnnxCall& c, const char* name) {
+  const Sizes given = c.integers(name);
+  return given.size() == 1 ? Sizes(3, given[0]) : given;
+}
+
+// The same on both sides of each dimension: all begins, then all ends.
+Sizes on_both_sides(Sizes sides) {
+  sides.insert(sides.end(), sides.begin(), sides.begin() + static_cast<int64_t>(sides.size()));
+  return sides;
+}
+
+// Over volumes, as local response normalisation does.
+Value avg_pool3d(const OnnxCall& c) {
+  if (c.rank() != 5 || !c.is_none("divisor_override") || c.boolean("ceil_mode")) {
+    c.refuse("is written for (N, C, D, H, W) only, without divisor_override and ceil_mode");
+  }
+  const char* stride = c.integers("stride").empty() ? "kernel_size" : "stride";
+  return c.builder().call("AveragePool", {c.x().name},
+                          {{"kernel_shape", triple(c, "kernel_size")},
+                           {"strides", triple(c, stride)},
+                           {"pads", on_both_sides(triple(c, "padding"))},
+                           {"count_include_pad", c.boolean("count_include_pad") ? int64_t{1} : int64_t{0}}});
+}
+
+Value max_pool3d(const OnnxCall& c) {
+  if (c.rank() != 5 || c.boolean("ceil_mode")) {
+    c.refuse("is written for (N, C, D, H, W) only, without ceil_mode");
+  }
+  const char* stride = c.integers("stride").empty() ? "kernel_size" : "stride";
+  return c.builder().call("MaxPool", {c.x().name},
+                          {{"kernel_shape", triple(c, "kernel_size")},
+                           {"strides", triple(c, stride)},
+                           {"pads", on_both_sides(triple(c, "padding"))},
+                           {"dilations", triple(c, "dilation")}});
+}
+
+Value adaptive_avg_pool3d(const OnnxCall& c) {
+  if (c.rank() != 5 || triple(c, "output_size") != Sizes{1, 1, 1}) {
+    c.refuse("is written for (N, C, D, H, W) and one average for each channel only");
+  }
+  return c.call("GlobalAveragePool", c.x().name);
+}
+
+// A convolution that has no kind of its own: over volumes, or with a weight that is computed.
+Value convolution(const OnnxCall& c) {
+  const bool named = c.has("padding") && c.argument("padding").isString();
+  if (named || (c.has("transposed") && c.boolean("transposed"))) {
+    c.refuse("is written with padding as numbers, and not transposed");
+  }
+  std::vector<Value> inputs{c.operand("input"), c.operand("weight")};
+  if (c.input("bias") != nullptr || !c.is_none("bias")) {
+    inputs.push_back(c.operand("bias"));
+  }
+  return c.builder().call("Conv", inputs,
+                          {{"strides", c.integers("stride")},
+                           {"pads", on_both_sides(c.integers("padding"))},
+                           {"dilations", c.integers("dilation")},
+                           {"group", c.integer("groups")}});
+}
+
 Value adaptive_max_pool(const OnnxCall& c) {
   Sizes kernel;
   for (size_t i = 2; i < c.x().shape.size(); ++i) {
     if (c.x().shape[i] % c.shape()[i] != 0) {
-      c.refuse("has windows of several sizes here; choose an output size that divides the image's");
+      return uneven_max_pool(c);
     }
     kernel.push_back(c.x().shape[i] / c.shape()[i]);
   }
@@ -325,7 +474,21 @@ const OnnxWriters& computations() {
       {"exp", unary<kExp>},
       {"sqrt", unary<kSqrt>},
       {"square", square},
+      {"sin", unary<kSin>},
+      {"cos", unary<kCos>},
+      {"erf", unary<kErf>},
+      {"log", unary<kLog>},
+      {"reciprocal", unary<kReciprocal>},
+      {"rsqrt", rsqrt},
+      {"hardshrink", hardshrink},
+      {"softshrink", softshrink},
 
+      {"gt", compared<kGreater>},
+      {"ge", compared<kGreaterOrEqual>},
+      {"lt", compared<kLess>},
+      {"le", compared<kLessOrEqual>},
+      {"where", where},
+      {"masked_fill", masked_fill},
       {"pow", pow},
       {"add", add},
       {"sub", sub},
@@ -336,6 +499,9 @@ const OnnxWriters& computations() {
       {"minimum", minimum},
       {"sum", over_dims<kSum>},
       {"mean", over_dims<kMean>},
+      {"var", var},
+      {"std", std_deviation},
+      {"linalg_vector_norm", vector_norm},
       {"prelu", prelu},
       {"batch_norm", batch_norm},
       {"instance_norm", instance_norm},
@@ -351,8 +517,16 @@ const OnnxWriters& computations() {
       {"max_pool1d", max_pool1d},
       {"amax", over_dims<kMax>},
       {"max", over_dims<kMax>},
+      {"amin", over_dims<kMin>},
+      {"min", over_dims<kMin>},
       {"avg_pool1d", avg_pool},
       {"avg_pool2d", avg_pool},
+      {"avg_pool3d", avg_pool3d},
+      {"max_pool3d", max_pool3d},
+      {"adaptive_avg_pool3d", adaptive_avg_pool3d},
+      {"_convolution", convolution},
+      {"_convolution_mode", convolution},
+      {"convolution", convolution},
       {"zeros_like", zeros_like},
       {"ones_like", ones_like},
   };

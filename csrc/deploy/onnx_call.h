@@ -90,6 +90,13 @@ class OnnxCall {
 /// Functions that write a call, by the operator's name without "aten::".
 using OnnxWriters = std::unordered_map<std::string, OnnxBuilder::Value (*)(const OnnxCall&)>;
 
+/// Whether a call puts zeros around its input, and nothing else.
+bool pads_with_zeros(const graph::Node& node);
+
+/// Writes such a call on codes whose zero is `zero_point`: OpenVINO fails on one between QuantizeLinear and its inverse.
+OnnxBuilder::Value pad_codes(OnnxOperations& operations, const graph::Node& node, const OnnxValue& codes,
+                             int64_t zero_point);
+
 /// Of operators that move elements or resize images.
 const OnnxWriters& onnx_moves();
 

@@ -14,6 +14,7 @@
 #include <map>
 
 #include "deploy/manifest.h"
+#include "deploy/onnx_call.h"
 #include "deploy/onnx_file.h"
 #include "deploy/onnx_operations.h"
 
@@ -89,11 +90,14 @@ class QdqWriter {
 
   // What keeps its input's grid: bounded where its codes have other ends than the input's.
   Value kept(const IntegerNode& node, const Value& floats) {
-    const bool narrower = std::any_of(node.inputs.begin(), node.inputs.end(), [&](int64_t input) {
+    return is_narrower(node) ? computed(node, floats) : quantized(node, floats);
+  }
+
+  bool is_narrower(const IntegerNode& node) const {
+    return std::any_of(node.inputs.begin(), node.inputs.end(), [&](int64_t input) {
       const IntegerNode& before = graph_.nodes[input];
       return before.clamp_min < node.clamp_min || before.clamp_max > node.clamp_max;
     });
-    return narrower ? computed(node, floats) : quantized(node, floats);
   }
 
   Value write(const IntegerNode& node) {
@@ -125,6 +129,10 @@ class QdqWriter {
       case IntegerOp::kFlatten:
         return kept(node, builder_.call("Flatten", {floats(node.inputs[0]).name}, {{"axis", int64_t{1}}}));
       case IntegerOp::kMove:
+        if (pads_with_zeros(*node.float_node) && !is_narrower(node)) {
+          const OnnxValue codes{values_[node.inputs[0]], input_node(node, 0).shape};
+          return pad_codes(operations_, *node.float_node, codes, node.zero_point + kUint8Shift);
+        }
         return kept(node, operations_.write(*node.float_node, all_floats(node)));
       case IntegerOp::kTable:
         return write_table(node);

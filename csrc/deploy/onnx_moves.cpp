@@ -110,12 +110,15 @@ Value index_select(const OnnxCall& c) {
 
 Value expand(const OnnxCall& c) {
   Sizes shape = c.shape();
-  shape[0] = 1;  // as large as it is
+  const size_t more = shape.size() - c.x().shape.size();
+  for (size_t i = more; i < shape.size(); ++i) {
+    shape[i] = shape[i] == c.x().shape[i - more] ? 1 : shape[i];  // as large as it is
+  }
   return c.call("Expand", c.x().name, c.builder().constant(shape));
 }
 
 // Pads are given from the last dimension on; ONNX wants all begins, then all ends.
-Value padded(const OnnxCall& c, const std::string& mode, double value) {
+Value padded(const OnnxCall& c, const std::string& mode, const Value& value) {
   const Sizes pads = c.integers(c.has("pad") ? "pad" : "padding");
   Sizes sides(2 * c.rank());
   for (size_t i = 0; i < pads.size() / 2; ++i) {
@@ -125,21 +128,44 @@ Value padded(const OnnxCall& c, const std::string& mode, double value) {
   }
   std::vector<Value> inputs{c.x().name, c.builder().constant(sides)};
   if (mode == "constant") {
-    inputs.push_back(c.number(value));
+    inputs.push_back(value);
   }
   return c.builder().call("Pad", inputs, {{"mode", mode}});
 }
 
-Value constant_pad(const OnnxCall& c) { return padded(c, "constant", c.real("value")); }
-Value reflection_pad(const OnnxCall& c) { return padded(c, "reflect", 0); }
-Value replication_pad(const OnnxCall& c) { return padded(c, "edge", 0); }
+Value constant_pad(const OnnxCall& c) { return padded(c, "constant", c.number(c.real("value"))); }
+Value reflection_pad(const OnnxCall& c) { return padded(c, "reflect", ""); }
+Value replication_pad(const OnnxCall& c) { return padded(c, "edge", ""); }
+
+// Each side gets what lies at the other end, one dimension after the other.
+Value circular_pad(const OnnxCall& c) {
+  const Sizes pads = c.integers("pad");
+  const auto list = [&](int64_t number) { return c.builder().constant(Sizes{number}); };
+  Value x = c.x().name;
+  for (size_t i = 0; i < pads.size() / 2; ++i) {
+    const int64_t dim = c.rank() - 1 - static_cast<int64_t>(i), size = c.x().shape.at(dim);
+    const int64_t before = pads[2 * i], after = pads[2 * i + 1];
+    if (before < 0 || after < 0) {
+      c.refuse("cuts off and pads in a circle at once; slice the image first");
+    }
+    std::vector<Value> parts{x};
+    if (before > 0) {
+      parts.insert(parts.begin(), c.call("Slice", x, list(size - before), list(size), list(dim)));
+    }
+    if (after > 0) {
+      parts.push_back(c.call("Slice", x, list(0), list(after), list(dim)));
+    }
+    x = parts.size() == 1 ? x : c.builder().call("Concat", parts, {{"axis", dim}});
+  }
+  return x;
+}
 
 Value pad(const OnnxCall& c) {
   const std::string mode = c.argument("mode").toStringRef();
   if (mode == "circular") {
-    c.refuse("pads in a circle, which ONNX lacks at this opset; pad with zeros, edges or reflections");
+    return circular_pad(c);
   }
-  return padded(c, mode == "replicate" ? "edge" : mode, c.real_or("value", 0));
+  return padded(c, mode == "replicate" ? "edge" : mode, c.number(c.real_or("value", 0)));
 }
 
 Value pixel_shuffle(const OnnxCall& c) {
@@ -227,6 +253,20 @@ Value upsample_linear(const OnnxCall& c) {
 
 }  // namespace
 
+bool pads_with_zeros(const graph::Node& node) {
+  if (node.kind != graph::OpKind::kAten || node.call->role != graph::AtenRole::kCopies) {
+    return false;
+  }
+  const bool pads = node.call->op == "aten::pad" && node.call->arguments.at(2).toStringRef() == "constant";
+  return pads || node.call->op == "aten::constant_pad_nd";
+}
+
+Value pad_codes(OnnxOperations& operations, const graph::Node& node, const OnnxValue& codes, int64_t zero_point) {
+  const std::vector<OnnxValue> inputs{codes};  // which the call refers to
+  const OnnxCall call(operations, node, inputs);
+  return padded(call, "constant", operations.builder().constant(at::full({}, zero_point, at::kByte)));
+}
+
 const OnnxWriters& onnx_moves() {
   static const OnnxWriters table{
       {"view", view},
@@ -259,6 +299,8 @@ const OnnxWriters& onnx_moves() {
       {"constant_pad_nd", constant_pad},
       {"reflection_pad2d", reflection_pad},
       {"replication_pad2d", replication_pad},
+      {"reflection_pad1d", reflection_pad},
+      {"replication_pad1d", replication_pad},
       {"pad", pad},
       {"dropout", same},
       {"feature_dropout", same},

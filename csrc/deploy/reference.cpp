@@ -175,7 +175,8 @@ class Runner {
   void keep(size_t i, const Scratch& scratch, const at::Tensor& wanted, int64_t n) const {
     const PreparedNode& p = nodes_[i];
     if (p.node->gives_floats()) {
-      std::copy_n(scratch.floats[i].const_data_ptr<float>(), p.size, wanted.mutable_data_ptr<float>() + n * p.size);
+      const at::Tensor floats = scratch.floats[i].to(at::kFloat);  // of a comparison: 0 or 1
+      std::copy_n(floats.const_data_ptr<float>(), p.size, wanted.mutable_data_ptr<float>() + n * p.size);
     } else {
       std::copy_n(scratch.arena.data() + p.offset, p.size, wanted.mutable_data_ptr<int8_t>() + n * p.size);
     }

@@ -118,13 +118,15 @@ bool same_but_for_batch(const Graph& left, const Graph& right) {
   if (left.nodes.size() != right.nodes.size()) {
     return false;
   }
+  // Sizes are equal, or as many times the batch.
+  const auto same_or_batch = [&](int64_t a, int64_t b) {
+    return a == b || a * right.nodes[0].shape[0] == b * left.nodes[0].shape[0];
+  };
   for (size_t i = 0; i < left.nodes.size(); ++i) {
     const Node& a = left.nodes[i];
     const Node& b = right.nodes[i];
-    const at::IntArrayRef shape_a(a.shape);
-    const at::IntArrayRef shape_b(b.shape);
     if (a.kind != b.kind || a.inputs != b.inputs || a.weight.name != b.weight.name ||
-        shape_a.slice(1) != shape_b.slice(1)) {
+        !std::equal(a.shape.begin(), a.shape.end(), b.shape.begin(), b.shape.end(), same_or_batch)) {
       return false;
     }
   }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Operators that have no kind of their own, and lists of tensors.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/irange.h>
 
 #include <algorithm>
@@ -32,11 +34,14 @@ bool fills_in_more_than_zeros(const Call& call) {
 }
 
 // The images of a batch must stay independent of each other.
-void check_dims(const Call& call, const std::string& op, size_t dims) {
-  static const std::set<std::string> mixing{"aten::sum",    "aten::mean",   "aten::softmax", "aten::log_softmax",
-                                            "aten::amax",   "aten::max",    "aten::slice",   "aten::index_select",
-                                            "aten::select", "aten::flip",   "aten::roll",    "aten::narrow",
-                                            "aten::argmax", "aten::cumsum", "aten::cat",     "aten::stack"};
+void check_dims(const Call& call, const std::string& op, size_t dims, int64_t batch_dim = 0) {
+  static const std::set<std::string> mixing{"aten::sum",         "aten::mean",         "aten::softmax",
+                                            "aten::log_softmax", "aten::amax",         "aten::max",
+                                            "aten::slice",       "aten::index_select", "aten::select",
+                                            "aten::flip",        "aten::roll",         "aten::narrow",
+                                            "aten::argmax",      "aten::cumsum",       "aten::cat",
+                                            "aten::stack",       "aten::amin",         "aten::min",
+                                            "aten::var",         "aten::std",          "aten::linalg_vector_norm"};
   if (mixing.count(op) == 0) {
     return;
   }
@@ -45,8 +50,9 @@ void check_dims(const Call& call, const std::string& op, size_t dims) {
       continue;
     }
     for (const int64_t dim : call.ints(argument)) {
-      if (dim == 0 || dim == -static_cast<int64_t>(dims)) {
-        call.refuse("it works across the images of the batch (dimension 0)", "keep the batch dimension as it is");
+      if (dim == batch_dim || dim == batch_dim - static_cast<int64_t>(dims)) {
+        call.refuse("it works across the images of the batch (dimension " + std::to_string(batch_dim) + ")",
+                    "keep the batch dimension as it is");
       }
     }
     return;
@@ -68,8 +74,43 @@ AtenRole role_of(const Call& call, const AtenCall& aten) {
   return role == AtenRole::kElementwise ? AtenRole::kComputes : role;
 }
 
-// Notes which numbers of an argument follow the batch size.
+// A tensor of one image for all: what is the same for each image of the batch that `constant` was expanded to.
+std::optional<at::Tensor> one_for_all(const Call& call, const Constant& constant, int64_t batch) {
+  const at::Tensor& tensor = constant.value.toTensor();
+  if (tensor.dim() == 0 || tensor.size(0) != batch) {
+    return std::nullopt;
+  }
+  const at::Tensor first = tensor.narrow(0, 0, 1);
+  if (!first.expand_as(tensor).equal(tensor)) {
+    return std::nullopt;
+  }
+  if (constant.batch_at(0) == Batch::kNone && !call.importer().note_baked_batch()) {
+    call.refuse("the batch size " + std::to_string(batch) + " is written into the trace",
+                "expand the tensor to the input's size, x.size(0)");
+  }
+  return first.contiguous();
+}
+
+// Where a tensor of one image may stand for the same for each image of a batch.
+bool broadcasts(const std::string& op) {
+  static const std::set<std::string> ops{"aten::maximum", "aten::minimum", "aten::where", "aten::masked_fill",
+                                         "aten::gt",      "aten::ge",      "aten::lt",    "aten::le"};
+  return is_arithmetic(op) || ops.count(op) != 0;
+}
+
+// Notes which numbers of an argument follow the batch size; the one of a new shape that is a multiple of it is left open.
 void add_batch_sizes(Call& call, const Constant& constant, size_t argument, AtenCall& aten) {
+  if (aten.op == "aten::reshape" && constant.value.isIntList()) {
+    std::vector<int64_t> sizes = constant.value.toIntVector();
+    const auto follow =
+        std::count_if(constant.batch.begin(), constant.batch.end(), [](Batch batch) { return batch != Batch::kNone; });
+    const auto mixed = std::find(constant.batch.begin(), constant.batch.end(), Batch::kMixed);
+    if (follow == 1 && mixed != constant.batch.end() && std::count(sizes.begin(), sizes.end(), -1) == 0) {
+      sizes.at(mixed - constant.batch.begin()) = -1;
+      aten.arguments.at(argument) = sizes;
+      return;
+    }
+  }
   const size_t numbers = constant.value.isList() ? constant.value.toListRef().size() : 1;
   for (size_t i = 0; i < numbers && i < constant.batch.size(); ++i) {
     if (constant.batch_at(i) == Batch::kExact) {
@@ -84,6 +125,60 @@ Activation emit_call(Call& call, const Activation& input, AtenCall aten, std::ve
   const Activation result = call.emit(OpKind::kAten, {&input}, std::move(shape));
   call.emitted().call = std::move(aten);
   return result;
+}
+
+// Where the batch goes that lies in a dimension which an operation leaves, drops others before, or puts some before.
+int64_t batch_after(const Call& call, const AtenCall& aten, const Activation& input,
+                    const std::vector<int64_t>& shape) {
+  const auto rank = static_cast<int64_t>(input.shape.size()), dims = static_cast<int64_t>(shape.size());
+  const int64_t batch = input.batch_dim;
+  const auto wrapped = [](int64_t dim, int64_t of) { return dim < 0 ? dim + of : dim; };
+  if (aten.op == "aten::permute") {
+    const std::vector<int64_t> order = call.ints("dims");
+    return std::find_if(order.begin(), order.end(), [&](int64_t dim) { return wrapped(dim, rank) == batch; }) -
+           order.begin();
+  }
+  if (aten.op == "aten::transpose" || aten.op == "aten::t") {
+    const bool named = call.has("dim0");
+    const int64_t left = named ? wrapped(call.integer("dim0"), rank) : 0;
+    const int64_t right = named ? wrapped(call.integer("dim1"), rank) : rank - 1;
+    return batch == left ? right : batch == right ? left : batch;
+  }
+  if (aten.op == "aten::unsqueeze") {
+    return wrapped(call.integer("dim"), dims) <= batch ? batch + 1 : batch;
+  }
+  if (aten.op == "aten::reshape") {
+    const Constant& sizes = *call.constant(call.has("size") ? "size" : "shape");
+    for (const auto i : c10::irange(dims)) {
+      if (sizes.batch_at(i) != Batch::kNone) {
+        return i;
+      }
+    }
+    if (batch < dims && shape[batch] == input.shape[batch]) {
+      return batch;
+    }
+    const std::vector<int64_t> asked = call.ints(call.has("size") ? "size" : "shape");
+    const auto open = std::find(asked.begin(), asked.end(), -1);
+    return open == asked.end() ? batch : open - asked.begin();
+  }
+  if (aten.op == "aten::unflatten") {
+    return wrapped(call.integer("dim"), rank) < batch ? batch + dims - rank : batch;
+  }
+  if (aten.op == "aten::flatten") {
+    const int64_t first = wrapped(call.integer("start_dim"), rank), last = wrapped(call.integer("end_dim"), rank);
+    return batch > last ? batch - (last - first) : std::min(batch, first);
+  }
+  if (dims > rank) {
+    return batch + dims - rank;  // new dimensions come first
+  }
+  int64_t dropped = 0;
+  if (dims < rank && call.has("dim") && !call.is_none("dim")) {
+    for (const int64_t dim : call.ints("dim")) {
+      const int64_t place = wrapped(dim, rank);
+      dropped += place < batch && (aten.op != "aten::squeeze" || input.shape[place] == 1) ? 1 : 0;
+    }
+  }
+  return batch - dropped;
 }
 
 AtenCall copying(const char* op, const char* overload, std::vector<c10::IValue> arguments) {
@@ -110,6 +205,8 @@ std::vector<int64_t> traced_shape(const Call& call, size_t output) {
   return *sizes;
 }
 
+namespace {
+
 // x[:, 1:] slices the batch too, from end to end.
 bool slices_nothing(const Call& call) {
   return call.op() == "aten::slice" && call.integer("dim") == 0 &&
@@ -117,6 +214,16 @@ bool slices_nothing(const Call& call) {
          (call.is_none("end") || call.integer("end") == std::numeric_limits<int64_t>::max()) &&
          call.integer("step") == 1;
 }
+
+// The greater or the lesser of two tensors, under the name that says so.
+void name_pairs(const Call& call, AtenCall& aten) {
+  if ((aten.op == "aten::max" || aten.op == "aten::min") && call.has("other")) {
+    aten.op += "imum";
+    aten.overload.clear();
+  }
+}
+
+}  // namespace
 
 void translate_aten(Call& call) {
   if (slices_nothing(call)) {
@@ -129,12 +236,17 @@ void translate_aten(Call& call) {
     aten.op = "aten::reshape";  // contiguous() leaves no node, so memory may lie otherwise than it did
   }
   aten.overload = call.node().schema().overload_name();
+  name_pairs(call, aten);
   std::vector<Activation> inputs;
   for (const auto i : c10::irange(call.node().inputs().size())) {
     const torch::jit::Value* value = call.node().input(i);
     if (const Constant* constant = call.importer().constant(value)) {
-      aten.arguments.push_back(constant->value);
-      add_batch_sizes(call, *constant, i, aten);
+      const bool follows = constant->value.isTensor() && constant->batch_at(0) != Batch::kNone && broadcasts(aten.op);
+      const auto same = follows ? one_for_all(call, *constant, call.importer().batch()) : std::nullopt;
+      aten.arguments.push_back(same ? c10::IValue(*same) : constant->value);
+      if (!same) {
+        add_batch_sizes(call, *constant, i, aten);
+      }
     } else if (call.importer().is_activation(value)) {
       aten.slots.push_back(i);
       aten.arguments.emplace_back();
@@ -143,13 +255,26 @@ void translate_aten(Call& call) {
       call.refuse("it takes a list of tensors that depend on the input", "only cat and stack do");
     }
   }
-  check_dims(call, aten.op, inputs.at(0).shape.size());
+  check_dims(call, aten.op, inputs.at(0).shape.size(), inputs.at(0).batch_dim);
   aten.role = role_of(call, aten);
   std::vector<const Activation*> pointers;
   for (const Activation& input : inputs) {
     pointers.push_back(&input);
   }
-  call.emit(OpKind::kAten, pointers, traced_shape(call, 0));
+  std::vector<int64_t> shape = traced_shape(call, 0);
+  const std::string op = aten.op;
+  if (inputs.size() == 1) {
+    const int64_t batch_dim = batch_after(call, aten, inputs[0], shape);
+    if ((op == "aten::flatten" || op == "aten::unflatten") && batch_dim != 0) {
+      std::vector<int64_t> sizes = shape;
+      sizes.at(batch_dim) = -1;
+      aten = copying("aten::reshape", "", {c10::IValue(), sizes});
+    }
+    call.emit(OpKind::kAten, pointers, std::move(shape));
+    call.set_batch_dim(batch_dim);
+  } else {
+    call.emit(OpKind::kAten, pointers, std::move(shape));
+  }
   call.emitted().call = std::move(aten);
 }
 
@@ -245,12 +370,144 @@ void emit_concat(Call& call, const std::vector<Activation>& parts, int64_t dim) 
 
 }  // namespace
 
+namespace {
+
+// Pads `input` with zeros along `dim`.
+Activation padded(Call& call, const Activation& input, int64_t dim, int64_t before, int64_t after) {
+  if (before == 0 && after == 0) {
+    return input;
+  }
+  std::vector<int64_t> shape = input.shape;
+  std::vector<int64_t> pads(2 * (shape.size() - dim), 0);
+  pads[pads.size() - 2] = before;
+  pads[pads.size() - 1] = after;
+  shape[dim] += before + after;
+  return emit_call(call, input, copying("aten::constant_pad_nd", "", {c10::IValue(), pads, int64_t{0}}), shape);
+}
+
+}  // namespace
+
+Activation padded_behind(Call& call, const Activation& input, int64_t dim, int64_t count) {
+  return padded(call, input, dim, 0, count);
+}
+
+namespace {
+
+// Constants between tensors that depend on the input, such as a class token: zeros there, to which they are added.
+void translate_cat_with_constants(Call& call, const torch::jit::Node& list) {
+  const std::vector<int64_t> shape = traced_shape(call, 0);
+  check_dims(call, "aten::cat", shape.size());
+  const auto dims = static_cast<int64_t>(shape.size());
+  const int64_t dim = call.integer("dim") < 0 ? call.integer("dim") + dims : call.integer("dim");
+  std::vector<Activation> parts;
+  std::vector<int64_t> after;  // zeros behind each part
+  int64_t before = 0, place = 0;
+  std::vector<int64_t> one_image = shape;
+  one_image[0] = 1;
+  const at::Tensor constants = at::zeros(one_image, at::kFloat);
+  for (const torch::jit::Value* element : list.inputs()) {
+    if (call.importer().is_activation(element)) {
+      parts.push_back(materialised(call, call.importer().activation(element)));
+      after.push_back(0);
+      place += parts.back().shape.at(dim);
+      continue;
+    }
+    const Constant* constant = call.importer().constant(element);
+    if (constant == nullptr || !constant->value.isTensor() || constant->value.toTensor().dim() != dims) {
+      call.refuse("it takes a list of lists", "concatenate tensors");
+    }
+    const auto same = one_for_all(call, *constant, shape[0]);
+    if (!same) {
+      call.refuse("it puts a constant that is not the same for each image beside the input",
+                  "expand one to the batch, with expand(x.size(0), ...)");
+    }
+    check_parameter({constant->name, *same}, "(constant of " + call.op() + ")");
+    const int64_t length = same->size(dim);
+    constants.narrow(dim, place, length).copy_(*same);
+    place += length;
+    (parts.empty() ? before : after.back()) += length;
+  }
+  for (size_t i = 0; i < parts.size(); ++i) {
+    parts[i] = padded(call, parts[i], dim, i == 0 ? before : 0, after[i]);
+  }
+  if (parts.size() > 1) {
+    emit_concat(call, parts, dim);
+    parts = {{call.importer().last_node(), shape}};
+  }
+  emit_call(call, parts[0],
+            {"aten::add", "Tensor", AtenRole::kComputes, {c10::IValue(), constants, int64_t{1}}, {0}, {}}, shape);
+}
+
+}  // namespace
+
+// A gated linear unit: one half times the sigmoid of the other.
+void translate_glu(Call& call) {
+  const Activation input = materialised(call, call.activation("self"));
+  const auto dims = static_cast<int64_t>(input.shape.size());
+  const int64_t dim = call.integer("dim") < 0 ? call.integer("dim") + dims : call.integer("dim");
+  if (dim == 0) {
+    call.refuse("it works across the images of the batch (dimension 0)", "keep the batch dimension as it is");
+  }
+  std::vector<int64_t> shape = input.shape;
+  shape.at(dim) /= 2;
+  const auto half = [&](int64_t begin) {
+    return emit_call(call, input,
+                     copying("aten::slice", "Tensor", {c10::IValue(), dim, begin, begin + shape[dim], int64_t{1}}),
+                     shape);
+  };
+  const Activation first = half(0);
+  const Activation gate =
+      emit_call(call, half(shape[dim]), {"aten::sigmoid", "", AtenRole::kElementwise, {c10::IValue()}, {0}, {}}, shape);
+  call.emit(OpKind::kMul, {&first, &gate}, shape);
+}
+
+// Over the root of the mean square; in operators that older runtimes have too.
+void translate_rms_norm(Call& call) {
+  using c10::IValue;
+  const Activation input = materialised(call, call.activation("input"));
+  const auto over = static_cast<int64_t>(call.ints("normalized_shape").size());
+  const auto rank = static_cast<int64_t>(input.shape.size());
+  if (rank - over <= input.batch_dim) {
+    call.refuse("it works across the images of the batch", "keep the batch dimension as it is");
+  }
+  std::vector<int64_t> dims, means = input.shape;
+  for (int64_t dim = rank - over; dim < rank; ++dim) {
+    dims.push_back(dim);
+    means[dim] = 1;
+  }
+  constexpr auto kComputes = AtenRole::kComputes;  // all of it, as the norm is one operation to who prepares it
+  const auto product = [&](const Activation& other) {
+    const Activation result = call.emit(OpKind::kAten, {&input, &other}, input.shape);
+    call.emitted().call = AtenCall{"aten::mul", "Tensor", kComputes, {IValue(), IValue()}, {0, 1}, {}};
+    return result;
+  };
+  const double eps = call.is_none("eps") ? std::numeric_limits<float>::epsilon() : call.number("eps");
+  const Activation squares = product(input);
+  const Activation mean =
+      emit_call(call, squares, {"aten::mean", "dim", kComputes, {IValue(), dims, true, IValue()}, {0}, {}}, means);
+  const Activation sum =
+      emit_call(call, mean, {"aten::add", "Scalar", kComputes, {IValue(), eps, int64_t{1}}, {0}, {}}, means);
+  const Activation factor = emit_call(call, sum, {"aten::rsqrt", "", kComputes, {IValue()}, {0}, {}}, means);
+  const Activation even = product(factor);
+  if (!call.is_none("weight")) {
+    const at::Tensor weight = call.parameter("weight").value;
+    emit_call(call, even, {"aten::mul", "Tensor", kComputes, {IValue(), weight}, {0}, {}}, input.shape);
+  }
+}
+
 void translate_cat(Call& call) {
+  const torch::jit::Node& list = *call.value("tensors")->node();
+  const bool mixed = std::any_of(list.inputs().begin(), list.inputs().end(), [&](const torch::jit::Value* element) {
+    return call.importer().constant(element) != nullptr;
+  });
+  if (list.kind() == c10::prim::ListConstruct && mixed) {
+    return translate_cat_with_constants(call, list);
+  }
   std::vector<Activation> parts;
   for (const Activation& part : call.activations("tensors")) {
     parts.push_back(materialised(call, part));
   }
-  check_dims(call, "aten::cat", parts.at(0).shape.size());
+  check_dims(call, "aten::cat", parts.at(0).shape.size(), parts.at(0).batch_dim);
   emit_concat(call, parts, call.integer("dim"));
 }
 
@@ -258,7 +515,8 @@ void translate_stack(Call& call) {
   std::vector<Activation> parts;
   const auto dims = static_cast<int64_t>(call.activations("tensors").at(0).shape.size()) + 1;
   const int64_t dim = call.integer("dim") < 0 ? call.integer("dim") + dims : call.integer("dim");
-  check_dims(call, "aten::stack", dims);
+  const int64_t batch_dim =
+      call.activations("tensors").at(0).batch_dim + (dim <= call.activations("tensors").at(0).batch_dim ? 1 : 0);
   for (const Activation& part : call.activations("tensors")) {
     std::vector<int64_t> shape = part.shape;
     shape.insert(shape.begin() + dim, 1);
@@ -266,6 +524,7 @@ void translate_stack(Call& call) {
         emit_call(call, materialised(call, part), copying("aten::unsqueeze", "", {c10::IValue(), dim}), shape));
   }
   emit_concat(call, parts, dim);
+  call.set_batch_dim(batch_dim);
 }
 
 // chunk, split, split_with_sizes, unbind: a slice for each element of the list.
@@ -273,7 +532,7 @@ void translate_split(Call& call) {
   const Activation input = materialised(call, call.activation("self"));
   const auto dims = static_cast<int64_t>(input.shape.size());
   const int64_t dim = call.integer("dim") < 0 ? call.integer("dim") + dims : call.integer("dim");
-  if (dim == 0) {
+  if (dim == input.batch_dim) {
     call.refuse("it splits the batch", "keep the batch dimension as it is");
   }
   const int64_t size = input.shape.at(dim);
@@ -303,6 +562,7 @@ void translate_split(Call& call) {
     if (unbinds) {
       shape.erase(shape.begin() + dim);
       parts.push_back(emit_call(call, input, copying("aten::select", "int", {c10::IValue(), dim, begin}), shape));
+      parts.back().batch_dim -= dim < input.batch_dim ? 1 : 0;
     } else {
       shape[dim] = length;
       parts.push_back(

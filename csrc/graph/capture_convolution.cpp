@@ -9,21 +9,27 @@ namespace {
 
 using torch::jit::Value;
 
-// padding="same" as numbers; torch pads one more at the end if the total is odd, which no window here can.
-std::array<int64_t, 2> named_padding(const Call& call, const Window& window) {
-  const std::string& name = call.constant("padding")->value.toStringRef();
-  std::array<int64_t, 2> padding{0, 0};
-  if (name == "valid") {
-    return padding;
+// padding="same" as numbers, and how many zeros torch pads behind the image besides: one where the total is odd.
+struct NamedPadding {
+  std::array<int64_t, 2> padding{0, 0}, behind{0, 0};
+};
+
+NamedPadding named_padding(const Call& call, const Window& window) {
+  NamedPadding named;
+  if (call.constant("padding")->value.toStringRef() == "valid") {
+    return named;
   }
   for (size_t i = 0; i < 2; ++i) {
     const int64_t total = window.dilation[i] * (window.kernel[i] - 1);
-    if (total % 2 != 0) {
-      call.refuse("padding `same` of an even kernel pads unevenly", "use an odd kernel or padding given as numbers");
-    }
-    padding[i] = total / 2;
+    named.padding[i] = total / 2;
+    named.behind[i] = total % 2;
   }
-  return padding;
+  return named;
+}
+
+bool has_named_padding(const Call& call) {
+  const Constant* padding = call.constant("padding");
+  return padding != nullptr && padding->value.isString();
 }
 
 // The first value on the way back from `value`, through what only arranges elements, that `wanted` holds for; or null.
@@ -87,9 +93,8 @@ Window convolution_window(const Call& call, const at::Tensor& weight, bool trans
   window.stride = window_sizes(call, "stride", one, 1);
   window.dilation = window_sizes(call, "dilation", one, 1);
   window.groups = call.integer("groups");
-  const Constant* padding = call.constant("padding");
-  window.padding = padding != nullptr && padding->value.isString() ? named_padding(call, window)
-                                                                   : window_sizes(call, "padding", one, 0);
+  window.padding =
+      has_named_padding(call) ? named_padding(call, window).padding : window_sizes(call, "padding", one, 0);
   if (transposed) {
     window.output_padding = window_sizes(call, "output_padding", one, 0);
   }
@@ -99,16 +104,22 @@ Window convolution_window(const Call& call, const at::Tensor& weight, bool trans
 }  // namespace
 
 void translate_convolution(Call& call) {
-  const Activation input = call.activation("input");
+  Activation input = call.activation("input");
   const bool transposed = call.has("transposed") && call.boolean("transposed");
   const size_t dims = input.shape.size();
   const Constant* given = call.constant("weight");
   if ((dims != 3 && dims != 4) || given == nullptr || given->value.toTensor().dim() != static_cast<int64_t>(dims)) {
     return translate_aten(call);
   }
-  call.require_dims(input, dims);
+  input = call.image("input", dims);
   const NamedTensor bias = call.optional_parameter("bias");
   const Window window = convolution_window(call, given->value.toTensor(), transposed);
+  if (has_named_padding(call)) {
+    const NamedPadding named = named_padding(call, window);
+    for (size_t i = 4 - dims; i < 2; ++i) {
+      input = padded_behind(call, input, static_cast<int64_t>(dims - 2 + i), named.behind[i]);
+    }
+  }
   const WeightOnGrid weight = transposed ? transposed_convolution_weight(call, window.groups)
                                          : WeightOnGrid{call.parameter("weight"), given->grid};
   std::vector<int64_t> shape{input.shape[0],

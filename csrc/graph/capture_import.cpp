@@ -2,9 +2,12 @@
 // Walks a traced TorchScript graph. Values that do not depend on the input are evaluated on the spot, with the
 // operators themselves; the rest is translated by kind (capture_ops.cpp).
 #include <ATen/ops/isfinite.h>
+#include <c10/util/irange.h>
 #include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/passes/inliner.h>
+#include <torch/csrc/jit/passes/lower_tuples.h>
 
+#include <algorithm>
 #include <sstream>
 
 #include "graph/importer.h"
@@ -183,12 +186,17 @@ NamedTensor Call::optional_parameter(const char* argument) const {
   return is_none(argument) ? NamedTensor{} : parameter(argument);
 }
 
-void Call::require_dims(const Activation& input, size_t dims) const {
-  if (input.shape.size() != dims || input.shape != importer_.graph_.nodes[input.node].shape) {
+Activation Call::image(const char* argument, size_t dims) {
+  const Activation& input = activation(argument);
+  if (input.shape.size() != dims) {
     refuse("expected an input of " + std::to_string(dims) + " dimensions, got " + std::to_string(input.shape.size()),
            dims == 4 ? "only images (N, C, H, W) are supported; keep the dimensions of pooling"
                      : "flatten it with flatten(1) first");
   }
+  if (input.batch_dim != 0) {
+    refuse("the batch is not the first dimension of its input", "transpose it back first");
+  }
+  return materialised(*this, input);
 }
 
 Activation& Call::emit(OpKind kind, const std::vector<const Activation*>& inputs, std::vector<int64_t> shape) {
@@ -201,16 +209,26 @@ Activation& Call::emit(OpKind kind, const std::vector<const Activation*>& inputs
   node.shape = shape;
   Graph& graph = importer_.graph_;
   graph.nodes.push_back(std::move(node));
+  const auto widest = std::max_element(
+      inputs.begin(), inputs.end(),
+      [](const Activation* left, const Activation* right) { return left->shape.size() < right->shape.size(); });
+  const int64_t batch_dim = (*widest)->batch_dim;
   Activation& result = importer_.activations_[node_.output(0)];
-  result = {static_cast<int64_t>(graph.nodes.size()) - 1, std::move(shape)};
+  result = {static_cast<int64_t>(graph.nodes.size()) - 1, std::move(shape), batch_dim};
+  return result;
+}
+
+Activation& Call::set_batch_dim(int64_t dim) {
+  Activation& result = importer_.activations_.at(node_.output(0));
+  result.batch_dim = dim;
   return result;
 }
 
 Node& Call::emitted() { return importer_.graph_.nodes.back(); }
 
 void Call::forward(const Activation& activation, std::vector<int64_t> shape) {
-  const int64_t node = activation.node;
-  importer_.activations_[node_.output(0)] = {node, std::move(shape)};
+  const int64_t node = activation.node, batch_dim = activation.batch_dim;
+  importer_.activations_[node_.output(0)] = {node, std::move(shape), batch_dim};
 }
 
 Importer::Importer(const torch::jit::Module& module, const at::Tensor& example, bool accept_baked_batch,
@@ -222,6 +240,7 @@ Importer::Importer(const torch::jit::Module& module, const at::Tensor& example, 
                     "`forward`; trace it first");
   traced_ = forward->graph()->copy();
   torch::jit::Inline(*traced_);
+  torch::jit::LowerSimpleTuples(traced_);  // what a layer returns and its caller takes apart
 }
 
 Graph Importer::run() {
@@ -315,9 +334,7 @@ void Importer::import_list(TracedNode& node) {
     for (const Value* input : node.inputs()) {
       const auto found = activations_.find(input);
       if (found == activations_.end()) {
-        Call(*this, node)
-            .refuse("a list of tensors some of which depend on the input and some do not",
-                    "compute constants outside forward");
+        return;  // a constant among them, which cat takes
       }
       elements.push_back(found->second);
     }
@@ -358,7 +375,12 @@ void Importer::import_unpack(TracedNode& node) {
 void Importer::import_shape(TracedNode& node) {
   Call call(*this, node);
   const std::string op = call.op();
-  const std::vector<int64_t>& shape = activations_.at(node.input(0)).shape;
+  const Activation& read = activations_.at(node.input(0));
+  const std::vector<int64_t>& shape = read.shape;
+  // Where images and parts of them lie in one dimension, its size is a multiple of the batch's.
+  const auto batch_of = [&](int64_t dim) {
+    return dim != read.batch_dim ? Batch::kNone : shape[dim] == batch() ? Batch::kExact : Batch::kMixed;
+  };
   Constant result;
   result.from_shape = true;
   if (op == "aten::numel") {
@@ -366,16 +388,18 @@ void Importer::import_shape(TracedNode& node) {
     result.batch = {Batch::kMixed};
   } else if (op != "aten::size") {
     result.value = static_cast<int64_t>(op == "aten::dim" ? shape.size() : shape[0]);
-    result.batch = {op == "aten::dim" ? Batch::kNone : Batch::kExact};
+    result.batch = {op == "aten::dim" ? Batch::kNone : batch_of(0)};
   } else if (node.inputs().size() == 1) {
     result.value = c10::List<int64_t>(c10::ArrayRef<int64_t>(shape));
-    result.batch = {Batch::kExact};
+    for (const auto i : c10::irange(static_cast<int64_t>(shape.size()))) {
+      result.batch.push_back(batch_of(i));
+    }
   } else {
     const int64_t dims = static_cast<int64_t>(shape.size());
     const int64_t dim = call.integer("dim");
     const int64_t index = dim < 0 ? dim + dims : dim;
     result.value = shape.at(index);
-    result.batch = {index == 0 ? Batch::kExact : Batch::kNone};
+    result.batch = {batch_of(index)};
   }
   constants_[node.output()] = std::move(result);
 }
@@ -428,7 +452,11 @@ void Importer::evaluate(TracedNode& node) {
   if (op == "torchslim::fake_quantize" || op == "torchslim::fake_quantize_weight") {
     result = fake_quantized_constant(call, stack);
   } else if (!node.inputs().empty() && is_same_tensor(stack.at(0), constants_.at(node.input(0)))) {
+    const std::vector<Batch> batch = std::move(result.batch);
     result = constants_.at(node.input(0));  // detach, contiguous, ...: still that parameter
+    if (!batch.empty()) {
+      result.batch = batch;  // expanded to a batch of one
+    }
   } else {
     result.value = stack.at(0);
   }
@@ -485,9 +513,11 @@ Graph Importer::finish() {
                     "torchslim::graph::capture: expected forward to return one tensor computed from "
                     "its input, got ",
                     traced_->outputs()[0]->type()->str(), "; wrap the module in one that returns a single tensor");
-  const Activation& output = found->second;
-  TORCH_CHECK_VALUE(output.shape == graph_.nodes[output.node].shape,
-                    "torchslim::graph::capture: the output was squeezed only in part; use flatten(1)");
+  const Activation returned = found->second;
+  Call last(*this, *traced_->outputs()[0]->node());
+  TORCH_CHECK_VALUE(returned.batch_dim == 0,
+                    "torchslim::graph::capture: the batch is not the first dimension of the result; transpose it back");
+  const Activation output = materialised(last, returned);
   std::vector<bool> needed(graph_.nodes.size(), false);
   needed[output.node] = true;
   for (size_t i = graph_.nodes.size(); i-- > 0;) {

@@ -27,9 +27,6 @@ int64_t product(const std::vector<int64_t>& shape, size_t from) {
 Node& emit_linear(Call& call, const Activation& input, const Constant& weight, const NamedTensor& bias) {
   const NamedTensor named{weight.name, weight.grid ? weight.raw : weight.value.toTensor()};
   check_parameter(named, "(weight of " + call.op() + ")");
-  if (input.shape != call.importer().producer(input)->shape) {
-    call.refuse("its input was squeezed only in part", "use flatten(1)");
-  }
   std::vector<int64_t> shape = input.shape;
   shape.back() = named.value.size(0);
   call.emit(OpKind::kLinear, {&input}, std::move(shape));
@@ -61,14 +58,14 @@ Constant transposed_weight(const Call& call, const char* argument) {
 }
 
 void translate_linear(Call& call) {
-  const Activation input = call.activation("input");
+  const Activation input = materialised(call, call.activation("input"));
   call.parameter("weight");
   const Constant weight = *call.constant("weight");
   emit_linear(call, input, weight, call.optional_parameter("bias"));
 }
 
 void translate_addmm(Call& call) {
-  const Activation input = call.activation("mat1");
+  const Activation input = materialised(call, call.activation("mat1"));
   if (call.number("beta") != 1 || call.number("alpha") != 1) {
     call.refuse("expected beta and alpha of 1", "use torch::nn::Linear");
   }
@@ -79,7 +76,7 @@ void translate_matmul(Call& call) {
   if (call.constant("self") != nullptr || call.constant(call.has("mat2") ? "mat2" : "other") == nullptr) {
     return translate_aten(call);
   }
-  const Activation input = call.activation("self");
+  const Activation input = materialised(call, call.activation("self"));
   emit_linear(call, input, transposed_weight(call, call.has("mat2") ? "mat2" : "other"), {});
 }
 
@@ -123,7 +120,7 @@ void translate_add(Call& call) {
 // --- normalisation, activations, quantisation --------------------------------------------------------------------
 
 void translate_batch_norm(Call& call) {
-  const Activation input = call.activation("input");
+  Activation input = call.activation("input");
   if (call.boolean("training")) {
     call.refuse("batch norm uses the statistics of the batch",
                 "call eval() before tracing, and keep track_running_stats on");
@@ -135,7 +132,7 @@ void translate_batch_norm(Call& call) {
   if (dims != 4 && !behind_layer) {
     return translate_aten(call);
   }
-  call.require_dims(input, dims);
+  input = call.image("input", dims);
   NamedTensor weight = call.optional_parameter("weight");
   NamedTensor bias = call.optional_parameter("bias");
   const NamedTensor mean = call.parameter("running_mean");
@@ -257,8 +254,7 @@ Window pool_window(const Call& call) {
 }
 
 void emit_pool(Call& call, OpKind kind, const Window& window) {
-  const Activation input = call.activation("self");
-  call.require_dims(input, 4);
+  const Activation input = call.image("self", 4);
   call.emit(
       kind, {&input},
       {input.shape[0], input.shape[1], pooled_size(input.shape[2], window, 0), pooled_size(input.shape[3], window, 1)});
@@ -278,11 +274,11 @@ void emit_global_pool(Call& call, const Activation& input) {
 void translate_avg_pool(Call& call) {
   Window window = pool_window(call);
   window.count_include_pad = call.boolean("count_include_pad");
-  const Activation input = call.activation("self");
-  if ((call.has("divisor_override") && !call.is_none("divisor_override")) || input.shape.size() != 4) {
+  if ((call.has("divisor_override") && !call.is_none("divisor_override")) ||
+      call.activation("self").shape.size() != 4) {
     return translate_aten(call);
   }
-  call.require_dims(input, 4);
+  const Activation input = call.image("self", 4);
   // avg_pool2d(x, x.shape[2:]) is a global pool at any size.
   if (call.constant("kernel_size")->from_shape && window.padding == std::array<int64_t, 2>{0, 0} &&
       window.kernel == std::array<int64_t, 2>{input.shape[2], input.shape[3]}) {
@@ -293,8 +289,7 @@ void translate_avg_pool(Call& call) {
 }
 
 void translate_adaptive_avg_pool(Call& call) {
-  const Activation input = call.activation("self");
-  call.require_dims(input, 4);
+  const Activation input = call.image("self", 4);
   const std::array<int64_t, 2> size = call.pair("output_size");
   if (size == std::array<int64_t, 2>{1, 1}) {
     emit_global_pool(call, input);
@@ -308,17 +303,17 @@ void translate_adaptive_avg_pool(Call& call) {
 }
 
 void translate_mean(Call& call) {
-  const Activation input = call.activation("self");
+  Activation input = call.activation("self");
   std::set<int64_t> dims;
   if (call.has("dim") && !call.is_none("dim")) {
     for (const int64_t dim : call.ints("dim")) {
       dims.insert(dim < 0 ? dim + static_cast<int64_t>(input.shape.size()) : dim);
     }
   }
-  if (dims != std::set<int64_t>{2, 3} || input.shape.size() != 4) {
+  if (dims != std::set<int64_t>{2, 3} || input.shape.size() != 4 || input.batch_dim != 0) {
     return translate_aten(call);
   }
-  call.require_dims(input, 4);
+  input = call.image("self", 4);
   emit_global_pool(call, input);
   if (call.boolean("keepdim")) {
     return;
@@ -344,7 +339,8 @@ void translate_flatten(Call& call) {
   const int64_t dims = static_cast<int64_t>(input.shape.size());
   const int64_t first = call.integer("start_dim");
   const int64_t last = call.integer("end_dim");
-  if (dims < 2 || (first < 0 ? first + dims : first) != 1 || (last < 0 ? last + dims : last) != dims - 1) {
+  if (dims < 2 || input.batch_dim != 0 || (first < 0 ? first + dims : first) != 1 ||
+      (last < 0 ? last + dims : last) != dims - 1) {
     return translate_aten(call);
   }
   emit_flatten(call);
@@ -361,9 +357,14 @@ void translate_view(Call& call) {
     return;
   }
   const int64_t features = product(input.shape, 1);
-  if (size.size() != 2 || (size[0] != input.shape[0] && size[0] != -1) || (size[1] != features && size[1] != -1) ||
-      sizes.batch_at(1) != Batch::kNone) {
-    const bool baked = size.at(0) == input.shape[0] && sizes.batch_at(0) == Batch::kNone;
+  if (size.size() != 2 || input.batch_dim != 0 || (size[0] != input.shape[0] && size[0] != -1) ||
+      (size[1] != features && size[1] != -1) || sizes.batch_at(1) != Batch::kNone) {
+    const bool follows =
+        std::any_of(sizes.batch.begin(), sizes.batch.end(), [](Batch batch) { return batch != Batch::kNone; });
+    const bool baked = size.at(0) == input.shape[0] && input.batch_dim == 0 && !follows;
+    if (input.batch_dim != 0 && !follows && std::count(size.begin(), size.end(), -1) == 0) {
+      call.refuse("the batch size is written into the trace", "take it from the input's shape, or use -1");
+    }
     if (baked && !call.importer().note_baked_batch()) {
       call.refuse("the batch size " + std::to_string(size[0]) + " is written into the trace",
                   "take it from the input's shape, or use -1");
@@ -396,10 +397,10 @@ void translate_squeeze(Call& call) {
       shape.push_back(input.shape[i]);
     }
   }
-  if (dropped.count(0) != 0) {
+  if (dropped.count(input.batch_dim) != 0) {
     call.refuse("squeezing the batch is not possible", "keep the batch dimension");
   }
-  if (product(input.shape, 2) != 1) {
+  if (product(input.shape, 2) != 1 || input.batch_dim != 0) {
     return translate_aten(call);
   }
   emit_flatten(call);
@@ -454,6 +455,8 @@ const std::unordered_map<std::string, Translator>& translators() {
       {"aten::split", translate_split},
       {"aten::split_with_sizes", translate_split},
       {"aten::unbind", translate_split},
+      {"aten::glu", translate_glu},
+      {"aten::rms_norm", translate_rms_norm},
       {"aten::batch_norm", translate_batch_norm},
       {"aten::relu", translate_relu},
       {"aten::relu_", translate_relu},

@@ -38,6 +38,7 @@ struct Constant {
 struct Activation {
   int64_t node = 0;
   std::vector<int64_t> shape;  // as traced: after squeeze it differs from the node's
+  int64_t batch_dim = 0;       // where the images of the batch lie
 };
 
 class Importer;
@@ -68,12 +69,15 @@ class Call {
   NamedTensor parameter(const char* argument) const;  // checked: float32 and finite
   NamedTensor optional_parameter(const char* argument) const;
 
-  /// Refuses `input` unless it has `dims` dimensions.
-  void require_dims(const Activation& input, size_t dims) const;
+  /// The activation of an argument, which must have `dims` dimensions, the batch first, with a node of its own.
+  Activation image(const char* argument, size_t dims);
 
   /// Adds a node of ours that computes this operation's result.
   Activation& emit(OpKind kind, const std::vector<const Activation*>& inputs, std::vector<int64_t> shape);
   Node& emitted();
+
+  /// Says where the batch lies in what was emitted.
+  Activation& set_batch_dim(int64_t dim);
 
   /// This operation's result is `activation` as it is.
   void forward(const Activation& activation, std::vector<int64_t> shape);
@@ -119,6 +123,7 @@ class Importer {
   bool is_activation(const torch::jit::Value* value) const { return activations_.count(value) != 0; }
   /// Says what the list `value` holds.
   void set_list(const torch::jit::Value* value, std::vector<Activation> list) { lists_[value] = std::move(list); }
+  int64_t batch() const { return example_.size(0); }
   int64_t last_node() const { return static_cast<int64_t>(graph_.nodes.size()) - 1; }
 
  private:
@@ -156,6 +161,9 @@ using Translator = void (*)(Call&);
 /// `input`, with a node of its own where it was squeezed only in part.
 Activation materialised(Call& call, const Activation& input);
 
+/// `input` with `count` zeros behind its last element along `dim`.
+Activation padded_behind(Call& call, const Activation& input, int64_t dim, int64_t count);
+
 /// The shape of a result as the trace has it.
 std::vector<int64_t> traced_shape(const Call& call, size_t output);
 
@@ -166,6 +174,8 @@ void translate_attention(Call& call);
 void translate_cat(Call& call);
 void translate_stack(Call& call);
 void translate_split(Call& call);
+void translate_glu(Call& call);
+void translate_rms_norm(Call& call);
 void translate_convolution(Call& call);
 
 /// Returns how to translate operation `op` ("aten::relu"), or null if it is outside the list.

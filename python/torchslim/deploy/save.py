@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchslim import _C
 from torchslim.deploy.lower import IntegerGraph
-from torchslim.graph import capture
+from torchslim.graph import Graph, capture
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,17 @@ def save(
         saved = _C.deploy.save(integer_graph, target, *manifest, opset, bytecode)
     else:
         _check_finite(model)  # before a quantiser meets a NaN scale and can only name a channel
-        saved = _C.deploy.save(capture(model, example_inputs), target, *manifest, opset, bytecode)
+        saved = _C.deploy.save(_capture_one(model, example_inputs), target, *manifest, opset, bytecode)
     return SavedFile(Path(saved.path), cast(Literal["int8", "float"], saved.kind), saved.bytes, saved.records)
+
+
+def _capture_one(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> Graph:
+    """The graph for one image: where the batch lies elsewhere for a while, the integer reference counts on it."""
+    graph = capture(model, example_inputs)  # larger batches show what is fixed to their size
+    if graph.nodes[0].shape[0] == 1:
+        return graph
+    example = example_inputs if isinstance(example_inputs, Tensor) else example_inputs[0]
+    return capture(model, example[:1])
 
 
 def _save_pte(

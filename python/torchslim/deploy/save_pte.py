@@ -107,7 +107,8 @@ class _Network(nn.Module):
         if id(tensor) not in self._names:
             self._names[id(tensor)] = f"tensor_{len(self._names)}"
             self._met.append(tensor)
-            self.register_buffer(self._names[id(tensor)], tensor.detach().contiguous())
+            # A copy: parts of one tensor, as of an attention layer's projections, would be taken for one another.
+            self.register_buffer(self._names[id(tensor)], tensor.detach().clone(memory_format=torch.contiguous_format))
         held: Tensor = getattr(self, self._names[id(tensor)])
         return held
 
@@ -132,6 +133,7 @@ class _IntegerNetwork(_Network):
         super().__init__(graph.nodes[0].shape)
         self._nodes = graph.nodes
         self._weights: dict[int, tuple[Tensor, Tensor]] = {}  # of each layer: codes as torch takes them, zero points
+        self._known_tables: set[int] = set()
 
     def forward(self, x: Tensor) -> Tensor:
         values: list[Tensor] = []  # codes, or floats where a node gives them
@@ -181,7 +183,8 @@ class _IntegerNetwork(_Network):
         if node.codes is not None:
             return self._weighted(index, node, x)
         if node.op == "table" and node.float_node is None:
-            return self._table(node, x)
+            self._check_table(index, node)
+            return x
         if node.float_node is not None:
             return run_node(node.float_node, inputs, self.held)
         simple: dict[str, Callable[[], Tensor]] = {
@@ -196,8 +199,10 @@ class _IntegerNetwork(_Network):
         }
         return simple[node.op]()
 
-    def _table(self, node: IntegerNode, x: Tensor) -> Tensor:
+    def _check_table(self, index: int, node: IntegerNode) -> None:
         """The same value on another grid; the function of another table is not known any more."""
+        if index in self._known_tables:  # an export cannot look into tensors
+            return
         before = self._nodes[node.inputs[0]]
         codes = torch.arange(-128, 128)
         steps = torch.round((codes - before.zero_point).float() * before.scale * (1.0 / node.scale))
@@ -207,7 +212,7 @@ class _IntegerNetwork(_Network):
                 f"{_WHO}: layer {node.layer!r}: an unpickled model has only a table of this function; "
                 "save the prepared model, or a .ptl or .onnx file"
             )
-        return x
+        self._known_tables.add(index)
 
     def _weighted(self, index: int, node: IntegerNode, x: Tensor) -> Tensor:
         assert node.codes is not None and node.weight_scale is not None and node.bias is not None

@@ -12,6 +12,7 @@ from torch.jit._trace import TracerWarning
 
 from torchslim import _C
 from torchslim.graph.graph import Graph
+from torchslim.graph.plain_attention import plain_attention
 
 _KNOWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
 
@@ -91,7 +92,7 @@ def capture(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> Grap
             f"torchslim.graph.capture: expected an nn.Module, got {type(model).__name__}; wrap the function in a module"
         )
     example = _one_tensor(example_inputs)
-    with _eval_mode(model):
+    with _eval_mode(model), plain_attention(model):
         traced = _trace(model, example)
     graph: Graph = _C.graph.capture(traced._c, example)
     return graph

@@ -90,6 +90,15 @@ def _run_call(call: AtenCall, inputs: Sequence[Tensor], parameter: Parameter) ->
     arguments = [parameter(value) if isinstance(value, Tensor) else value for value in call.arguments]
     for slot, value in zip(call.slots, inputs, strict=True):
         arguments[slot] = value
+    if call.op == "aten::prelu" and isinstance(call.arguments[1], Tensor):
+        # ExecuTorch's own form fails on slopes of channels.
+        slope = arguments[1].reshape(-1, *(1 for _ in inputs[0].shape[2:]))
+        falling: Tensor = F.relu(inputs[0]) - slope * F.relu(-inputs[0])
+        return falling
+    if call.op == "aten::adaptive_max_pool2d" and inputs[0].dim() == 4:
+        sizes, wanted = inputs[0].shape[2:], arguments[1]
+        if all(size % want == 0 for size, want in zip(sizes, wanted, strict=True)):
+            return F.max_pool2d(inputs[0], [size // want for size, want in zip(sizes, wanted, strict=True)])
     schema = operator._schema.arguments
     by_place = [value for value, place in zip(arguments, schema, strict=True) if not place.kwarg_only]
     by_name = {place.name: value for value, place in zip(arguments, schema, strict=True) if place.kwarg_only}

@@ -98,7 +98,8 @@ def convert(model: nn.Module) -> ConvertedModel:
         )
     _check_quantizers(model)
     _check_finite(model)
-    graph = capture(model, torch.zeros(model.example_shape))
+    # Of one image: where the batch lies elsewhere for a while, the integer reference counts on it.
+    graph = capture(model, torch.zeros(1, *model.example_shape[1:]))
     return ConvertedModel(lower(graph), model.example_shape)
 
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from torchslim.quant.encoder_layers import ENCODERS, plain_forward
+
 _MODULE_KINDS: dict[type[nn.Module], str] = {
     nn.Conv1d: "conv",
     nn.Conv2d: "conv",
@@ -52,9 +54,14 @@ _MODULE_KINDS: dict[type[nn.Module], str] = {
     nn.ChannelShuffle: "move",
     nn.PixelShuffle: "move",
     nn.PixelUnshuffle: "move",
+    nn.ZeroPad1d: "move",
     nn.ZeroPad2d: "move",
+    nn.ReflectionPad1d: "move",
     nn.ReflectionPad2d: "move",
+    nn.ReplicationPad1d: "move",
     nn.ReplicationPad2d: "move",
+    nn.CircularPad1d: "move",
+    nn.CircularPad2d: "move",
     nn.AdaptiveMaxPool2d: "move",
     nn.Unflatten: "move",
     nn.Upsample: "resize",
@@ -204,6 +211,21 @@ OUT_OF_PLACE: dict[object, Any] = {
 class Tracer(fx.Tracer):
     """Traces down to the operations that `kind_of` knows, and remembers the source line of each."""
 
+    def __init__(self) -> None:
+        """Starts without a model."""
+        super().__init__()
+        self._whole: set[nn.Module] = set()  # called with masks: torch's own forward, as one operation
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        """Calls `m`, a transformer's encoder by its layers."""
+        if type(m) in ENCODERS:
+            plain = plain_forward(m, args, kwargs)
+            if plain is None:
+                self._whole.add(m)
+            else:
+                forward = plain
+        return super().call_module(m, forward, args, kwargs)
+
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:  # noqa: ANN401
         """The node, with the stack that led to it; fx's own `record_stack_traces` imports the compiler, a second."""
         node = super().create_node(*args, **kwargs)
@@ -216,6 +238,8 @@ class Tracer(fx.Tracer):
         base = _known_base(type(m))
         if base is not None:
             return True
+        if type(m) in ENCODERS and m not in self._whole:
+            return False
         return super().is_leaf_module(m, module_qualified_name)
 
 
@@ -315,11 +339,11 @@ def describe(node: fx.Node, modules: dict[str, nn.Module]) -> str:
 
 def _source_line(node: fx.Node) -> str:
     """The innermost line of the user's own code, from the trace's stack."""
-    torch_root = str(Path(torch.__file__).parent)
+    torch_root, own_root = str(Path(torch.__file__).parent), str(Path(__file__).parent)
     lines = [line.strip() for line in (node.stack_trace or "").splitlines()]
     found = ""
     for i, line in enumerate(lines):
-        if line.startswith('File "') and torch_root not in line:
+        if line.startswith('File "') and torch_root not in line and own_root not in line:
             file, _, rest = line[6:].partition('", line ')
             number = rest.split(",")[0]
             code = lines[i + 1] if i + 1 < len(lines) and not lines[i + 1].startswith('File "') else ""

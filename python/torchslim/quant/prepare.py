@@ -19,6 +19,7 @@ from torchslim.quant.config import QuantConfig
 from torchslim.quant.prepared_model import PreparedModel
 from torchslim.quant.rewrite import WHO, Rewriter
 from torchslim.quant.tracing import trace
+from torchslim.quant.usual_forms import bring_into_usual_forms
 
 
 def prepare(
@@ -58,6 +59,7 @@ def prepare(
     _check_model(model)
     root = copy.deepcopy(model)
     graph = _trace(root, example)
+    bring_into_usual_forms(root, graph)
     _propagate_shapes(root, graph, example)
     rewriter = Rewriter(root, graph, settings)
     rewriter.run()
@@ -85,7 +87,8 @@ def _check_model(model: nn.Module) -> None:
             continue
         if tensor.dtype != torch.float32:
             raise TypeError(f"{WHO}: expected float32, but {name!r} is {tensor.dtype}; call model.float() first")
-        if not bool(torch.isfinite(tensor).all()):
+        constant = not isinstance(tensor, nn.Parameter) and not name.endswith(("running_mean", "running_var"))
+        if not bool(torch.isfinite(tensor).all()) and not (constant and not bool(tensor.isnan().any())):
             raise ValueError(
                 f"{WHO}: {name!r} holds NaN or infinity; the model is broken, load a checkpoint from before that"
             )
@@ -144,7 +147,7 @@ def _propagate_shapes(root: nn.Module, graph: fx.Graph, example: Tensor) -> None
     runnable = fx.GraphModule(root, copy.deepcopy(graph))
     with in_mode(root, False), torch.no_grad():
         try:
-            ShapeProp(runnable).propagate(example.clone())
+            _ShapesAndNumbers(runnable).propagate(example.clone())
         except Exception as error:
             cause = error.__cause__ or error
             raise ValueError(
@@ -152,7 +155,17 @@ def _propagate_shapes(root: nn.Module, graph: fx.Graph, example: Tensor) -> None
                 f"{str(cause).splitlines()[0]}"
             ) from error
     for node, copied in zip(graph.nodes, runnable.graph.nodes, strict=True):
-        node.meta.update({key: copied.meta[key] for key in ("type", "tensor_meta") if key in copied.meta})
+        node.meta.update({key: copied.meta[key] for key in ("type", "tensor_meta", "number") if key in copied.meta})
+
+
+class _ShapesAndNumbers(ShapeProp):
+    """Notes the shapes of tensors, and what numbers are computed from them."""
+
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401
+        result = super().run_node(n)
+        if isinstance(result, (int, torch.Size)):
+            n.meta["number"] = tuple(result) if isinstance(result, torch.Size) else result
+        return result
 
 
 def _code(graph: fx.Graph) -> str:

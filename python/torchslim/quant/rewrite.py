@@ -4,6 +4,7 @@
 import copy
 import itertools
 import operator
+from collections.abc import Iterable
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -284,7 +285,8 @@ class Rewriter:
         given: dict[str, Any] = dict(zip(names, node.args[1:], strict=False)) | {
             n: v for n, v in node.kwargs.items() if n in names
         }
-        return kind(**given)
+        # A window that is read off a shape has the size it has for the example, as the whole graph does.
+        return kind(**fx.node.map_arg(given, lambda number: number.meta["number"]))
 
     def _call_new_module(self, node: fx.Node, name: str, module: nn.Module) -> None:
         """Puts a call of `module` in the place of `node`, added as `name` where `node` is written down."""
@@ -397,6 +399,8 @@ class Rewriter:
     def _has_no_integer_form(self, node: fx.Node, kind: str) -> bool:
         """Whether this form of an operation, other than the usual ones, runs in float."""
         x = patterns.shape_of(node.all_input_nodes[0]) if node.all_input_nodes else None
+        if kind == "concat" and not self._are_computed(node.all_input_nodes):
+            return True  # a class token, say
         if x is None:
             return kind not in ("move", "concat")
         if kind == "mean" and not patterns.is_spatial_mean(node, x):
@@ -415,7 +419,7 @@ class Rewriter:
         window: dict[str, Any] = {}
         if kind in ("add", "mul", "arithmetic"):
             tensors = [t for t in node.args if isinstance(t, fx.Node) and not _is_plain_number(t)]
-            if not all(t in self.grids or t in self.floats for t in tensors):
+            if not self._are_computed(tensors):
                 return True  # a parameter or buffer
             if kind == "arithmetic" and len(tensors) == 2:
                 return True
@@ -427,6 +431,10 @@ class Rewriter:
             window = {name: pair(getattr(pool, f"{name}_size" if name == "kernel" else name)) for name in _WINDOW}
             window["count_include_pad"] = pool.count_include_pad
         return not _C.graph.has_integer_form(kind, inputs, patterns.shape_of(node) or (), **window)
+
+    def _are_computed(self, tensors: Iterable[fx.Node]) -> bool:
+        """Whether all of them depend on the input."""
+        return all(t in self.grids or t in self.floats for t in tensors)
 
     def _depends_on_input(self, node: fx.Node) -> bool:
         """Whether `node` reads what depends on the input; what does not is a constant and stays as it is."""

@@ -25,10 +25,13 @@ def trace(root: nn.Module, example: Tensor) -> fx.Graph:
     try:
         return Tracer().trace(root)
     except Exception as error:
-        try:
-            return _ShapeTracer(example).trace(root)
-        except Exception:
-            raise error from None  # it names the user's line
+        # A buffer's own methods take no proxies, such as buffer.expand(x.size(0), ...); decisions need its values.
+        for buffers in (False, True):
+            try:
+                return _ShapeTracer(example, buffers).trace(root)
+            except Exception:  # the first error is the one that names the user's line
+                continue
+        raise error from None
 
 
 class _ShapeProxy(fx.Proxy):
@@ -64,8 +67,9 @@ class _ShapeProxy(fx.Proxy):
 class _ShapeTracer(Tracer):
     """Runs each operation on an example while it records it."""
 
-    def __init__(self, example: Tensor) -> None:
+    def __init__(self, example: Tensor, proxy_buffers: bool) -> None:
         super().__init__()
+        self.proxy_buffer_attributes = proxy_buffers
         self._example = example
         self._running = False  # an operation on the example: what it calls is no part of the trace
 

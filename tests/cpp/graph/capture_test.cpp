@@ -143,6 +143,20 @@ TEST_CASE("capture: other operations of ATen's run as they did, at any batch siz
   CHECK(graph::run_float(graph, x).equal(forward(x).detach()));
 }
 
+TEST_CASE("capture: constants beside the input, and a batch that lies elsewhere for a while", "[graph][capture]") {
+  torch::manual_seed(9);
+  torch::nn::Linear qkv(8, 24);
+  const auto token = qkv->register_parameter("token", torch::randn({1, 1, 8}));
+  const auto forward = [&](at::Tensor x) {
+    const at::Tensor y = torch::cat({token.expand({x.size(0), 1, 8}), x}, 1);
+    const std::vector<at::Tensor> parts = qkv(y).unflatten(2, {3, 2, 4}).permute({2, 0, 3, 1, 4}).unbind(0);
+    return torch::glu(parts[0].matmul(parts[1].transpose(2, 3)).softmax(-1).matmul(parts[2]), -1);
+  };
+  const graph::Graph graph = graph::capture(*qkv, forward, torch::randn({2, 5, 8}));
+  const at::Tensor x = torch::randn({4, 5, 8});
+  CHECK(graph::run_float(graph, x).allclose(forward(x).detach()));
+}
+
 TEST_CASE("capture: refusals name operation and remedy", "[graph][capture]") {
   nn::Conv2d conv(3, 4, 3);
   const auto x = torch::randn({2, 3, 8, 8});

@@ -198,10 +198,39 @@ def test_opsets_that_do_not_do(opset: int, message: str, tmp_path: Path) -> None
 
 
 def test_what_has_no_operator_is_refused_by_name(tmp_path: Path) -> None:
-    model = nn.Sequential(nn.Conv3d(3, 4, 1)).eval()
-    with pytest.raises(ValueError, match="layer '0': aten::_convolution has no form in ONNX that is written yet"):
+    model = nn.Sequential(nn.ConvTranspose3d(3, 4, 1)).eval()
+    with pytest.raises(ValueError, match="layer '0': aten::_convolution is written with padding as numbers"):
         ts.deploy.save(model, torch.randn(1, 3, 4, 4, 4), tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_volumes(tmp_path: Path) -> None:
+    model = nn.Sequential(
+        nn.Conv3d(3, 8, 3, (1, 2, 2), 1), nn.BatchNorm3d(8), nn.ReLU(), nn.MaxPool3d((1, 2, 2)), nn.AvgPool3d(2, 1, 1),
+        nn.Conv3d(8, 4, 1, groups=2, bias=False), nn.AdaptiveAvgPool3d(1), nn.Flatten(),
+    ).eval()  # fmt: skip
+    x = torch.randn(2, 3, 4, 9, 8)
+    saved = ts.deploy.save(model, x[:1], tmp_path / "net.onnx")
+    torch.testing.assert_close(in_onnxruntime(saved.path, x), model(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+#: What OpenVINO crashed on, failed on or computed otherwise in the form that is nearest at hand.
+HARD_FOR_OPENVINO = {
+    "zero padding": lambda x: torch.nn.functional.pad(x, (2, 1, 0, 1)),
+    "uneven adaptive maximum": lambda x: torch.nn.functional.adaptive_max_pool2d(x, 3),
+    "circular padding": lambda x: torch.nn.functional.pad(x, (2, 1, 0, 1), mode="circular"),
+}
+
+
+@pytest.mark.parametrize("name", HARD_FOR_OPENVINO)
+def test_openvino_takes(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = Around(HARD_FOR_OPENVINO[name]).eval(), torch.randn(16, 3, 8, 8)
+    model(x)
+    prepared = ts.quant.prepare(model.train(), x, {"weight": {"bits": 7}})
+    prepared(x)
+    saved = ts.deploy.save(prepared.eval(), x[:1], tmp_path / "net.onnx")
+    assert steps(ts.deploy.OpenVinoModel(saved.path)(x), ts.quant.convert(prepared), x).max() <= 1.5
 
 
 def test_ceil_mode(tmp_path: Path) -> None:

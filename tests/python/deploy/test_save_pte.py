@@ -60,7 +60,12 @@ def test_a_float_file(tmp_path: Path) -> None:
     torch.testing.assert_close(in_executorch(saved.path, x), model(x).detach(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["squeeze-excite", "hardswish", "concatenation", "shuffle", "attention"])
+@pytest.mark.parametrize(
+    "name",
+    ["squeeze-excite", "hardswish", "concatenation", "concatenation, relu", "shuffle",
+     "attention", "prelu of channels", "adaptive maximum",
+     "attention layer"],
+)  # fmt: skip
 def test_operations(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, x = Around(CASES[name][0]).eval(), torch.randn(2, 3, 8, 8)

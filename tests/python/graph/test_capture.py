@@ -22,6 +22,7 @@ class Custom(nn.Module):
         self.conv = nn.Conv2d(3, 4, 3)
         self.bn = nn.BatchNorm2d(4)
         self.table = nn.Parameter(torch.randn(4, 1, 1))
+        self.pair = nn.Parameter(torch.randn(2, 4, 6, 6))
         self.function = function
 
     def forward(self, x: Tensor) -> object:
@@ -175,11 +176,36 @@ def _flat_then_in_place(self: nn.Module, x: Tensor) -> Tensor:
     return flat
 
 
+def _rows(self: Custom, x: Tensor) -> Tensor:
+    return self.table.expand(4, 2, 6)[None].repeat(x.shape[0], 1, 1, 1)
+
+
+def _seconds(x: Tensor) -> Tensor:
+    """With the batch in the second place, and as sizes say where."""
+    y = x.flatten(2).permute(2, 0, 1)
+    places, images, channels = y.shape
+    return y.reshape(places * images, channels).view(places, images, channels) * 2
+
+
+def _queries(x: Tensor) -> tuple[Tensor, ...]:
+    return x.flatten(2).reshape(x.size(0), 2, 2, 36).permute(2, 0, 1, 3).unbind(0)
+
+
 REFUSED = {
     "unknown op": (lambda self, x: x.lgamma(), "aten::lgamma.*not supported; replace it by"),
-    "mixed list": (
+    "baked batch of a constant": (
         lambda self, x: torch.cat([x, self.table.expand(2, 4, 6, 6)], 1),
-        "some of which depend on the input",
+        "batch size 2 is written into the trace; expand the tensor",
+    ),
+    "a constant for each image": (
+        lambda self, x: torch.cat([x, self.pair.expand(x.size(0), 4, 6, 6)], 1),
+        "not the same for each image",
+    ),
+    "batch last": (lambda self, x: x.transpose(0, 1), "the batch is not the first dimension"),
+    "sum over a batch that moved": (lambda self, x: x.transpose(0, 1).sum(1), "across the images of the batch"),
+    "pool of channels": (
+        lambda self, x: F.max_pool2d(x.transpose(0, 1), 2).transpose(0, 1),
+        "batch is not the first dimension of its input; transpose it back",
     ),
     "softmax over the batch": (lambda self, x: x.softmax(0), "across the images of the batch"),
     "sum of all": (lambda self, x: x * x.sum(), "across the images of the batch"),
@@ -237,6 +263,20 @@ OTHERS = {
     "attention": lambda self, x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)),
     "norms": lambda self, x: F.layer_norm(F.instance_norm(x), (6, 6)),
     "one-dimensional": lambda self, x: F.max_pool1d(x.flatten(2), 2),
+    "norm of roots": lambda self, x: F.rms_norm(x, (6, 6), self.table[0, 0].expand(6, 6), 1e-3),
+    "standardised": lambda self, x: (x - x.mean(1, keepdim=True)) * torch.rsqrt(x.var(1, keepdim=True) + 1e-3),
+    "greater": lambda self, x: torch.where(x > 0.1, x, 2.0) + torch.max(x, -x).masked_fill(x < -0.5, -1.0),
+    "constants between": lambda self, x: torch.cat([_rows(self, x), x, _rows(self, x), x, _rows(self, x)], 2),
+    "constants before": lambda self, x: torch.cat([self.table.expand(x.size(0), 4, 6, 6), x], -1),
+    "constant of the batch added": lambda self, x: x + self.table.expand(x.size(0), -1, 6, 6),
+    "same padding, even kernel": lambda self, x: F.conv2d(x, torch.ones(4, 4, 2, 4), padding="same"),
+    "batch second": lambda self, x: _seconds(x).transpose(0, 1).flatten(1),
+    "batch third": lambda self, x: _queries(x)[0] @ _queries(x)[1].transpose(1, 2),
+    "batch and places in one": lambda self, x: x.flatten(2)
+    .transpose(0, 1)
+    .reshape(4 * x.size(0), 36)
+    .view(4, x.size(0), 36)
+    .transpose(0, 1),
     "squeeze in part": lambda self, x: F.conv1d(x.mean((2, 3), True).squeeze(-1).transpose(1, 2), torch.ones(1, 1, 1)),
 }
 
@@ -249,6 +289,41 @@ def test_other_operations_of_atens_run_as_they_did_at_any_batch_size(name: str) 
     assert torch.equal(ts.graph.run_float(graph, x), model(x).detach())
     assert len(str(graph).splitlines()) == len(graph) + 1
     assert len(json.loads(graph.to_json())["nodes"]) == len(graph)
+
+
+class Attends(nn.Module):
+    def __init__(self, batch_first: bool, need_weights: bool, masked: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first)
+        self.batch_first, self.need_weights, self.masked = batch_first, need_weights, masked
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.batch_first else x.transpose(0, 1)
+        mask = torch.ones(5, 5).triu(1).bool() if self.masked else None
+        result, weights = self.attention(y, y, y, need_weights=self.need_weights, attn_mask=mask)
+        result = result if self.batch_first else result.transpose(0, 1)
+        return result if weights is None else torch.cat([result, weights], 2)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_layers_are_taken_apart(batch_first: bool, need_weights: bool, masked: bool) -> None:
+    model = Attends(batch_first, need_weights, masked).eval()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    graph = ts.graph.capture(model, torch.randn(1, 5, 8))
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+    assert "forward" not in model.attention.__dict__
+    x = torch.randn(3, 5, 8)
+    torch.testing.assert_close(ts.graph.run_float(graph, x), model(x).detach())
+
+
+def test_a_transformers_encoder() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    graph = ts.graph.capture(model, torch.randn(1, 5, 8))
+    x = torch.randn(3, 5, 8)
+    torch.testing.assert_close(ts.graph.run_float(graph, x), model(x).detach())
 
 
 def test_message_names_the_layer() -> None:

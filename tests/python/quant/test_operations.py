@@ -34,6 +34,38 @@ def attention(x: Tensor) -> Tensor:
     return (torch.softmax(y @ y.transpose(1, 2), -1) @ y).transpose(1, 2).reshape(x.shape)
 
 
+class Token(nn.Module):
+    """A row of constants beside those of the input, as a class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 8, 1, 8))
+        self.register_buffer("border", torch.randn(8, 1, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        border = self.border.expand(x.size(0), -1, -1, -1)
+        return torch.cat([self.token.expand(x.shape[0], -1, -1, -1), x, border], 2)
+
+
+class Heads(nn.Module):
+    """Attention whose layer holds queries, keys and values together."""
+
+    def __init__(self, layer: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True) if layer else None
+        self.qkv = nn.Identity() if layer else nn.Linear(8, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.flatten(2).transpose(1, 2)
+        n, places, channels = y.shape
+        if self.attention is not None:
+            y = self.attention(y, y, y)[0]
+        else:
+            q, k, v = self.qkv(y).reshape(n, places, 3, 2, channels // 2).permute(2, 0, 3, 1, 4).unbind(0)
+            y = ((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(n, places, channels)
+        return y.transpose(1, 2).reshape(x.shape)
+
+
 #: The operation, and how many nodes of the integer graph compute in floats.
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "hardswish": (nn.Hardswish(), 0),
@@ -79,6 +111,21 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "softmax": (lambda x: x.softmax(1), 1),
     "attention": (attention, 8),
     "linear over the last dimension": (nn.Linear(8, 6), 0),
+    "padding by reflection in a convolution": (nn.Conv2d(8, 6, 3, padding=1, padding_mode="reflect"), 0),
+    "padding in a circle in a convolution": (nn.Conv2d(8, 6, 3, padding=(1, 0), padding_mode="circular"), 0),
+    "same padding of an even kernel": (nn.Conv2d(8, 6, (2, 4), padding="same"), 0),
+    "gated linear unit": (nn.GLU(1), 0),
+    "uneven adaptive maximum": (nn.AdaptiveMaxPool2d(3), 0),
+    "window as large as the image": (lambda x: F.avg_pool2d(x, (x.size(-2), x.size(-1))), 0),
+    "concatenation rounded again": (lambda x: torch.cat([x, F.max_pool2d(x, 3, 1, 1)], 1) * 2 + 1, 0),
+    "constants beside the input": (Token(), 1),
+    "greater": (lambda x: torch.where(x > 0.1, x, -0.5 * x), 3),
+    "norm of roots": (nn.RMSNorm([8, 8]), 6),
+    "unit vectors": (lambda x: F.normalize(x, dim=1), 4),
+    "local response": (nn.LocalResponseNorm(3), 12),
+    "standardised": (lambda x: (x - x.mean(1, keepdim=True)) * torch.rsqrt(x.var(1, keepdim=True) + 1e-3), 6),
+    "heads in one layer": (Heads(layer=False), 8),
+    "attention layer": (Heads(layer=True), 30),
 }
 
 
