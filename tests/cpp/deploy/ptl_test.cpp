@@ -7,6 +7,7 @@
 #include <torchslim/deploy/reference.h>
 #include <torchslim/deploy/run_ptl.h>
 #include <torchslim/deploy/save.h>
+#include <torchslim/quant/prepared_graph.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -154,6 +155,25 @@ TEST_CASE("save: a C++ module, by reference or holder", "[deploy][ptl]") {
   } module;
   save(module, images.narrow(0, 0, 1), path);
   CHECK(torch::allclose(PtlModel(path)(images), module.forward(images), 1e-5, 1e-6));
+}
+
+TEST_CASE("save: an example of several images, whose dimension moves, gives a file for any number", "[deploy][ptl]") {
+  torch::manual_seed(11);
+  struct Tokens : torch::nn::Module {
+    torch::nn::Linear first = register_module("first", torch::nn::Linear(6, 8));
+    torch::nn::Linear last = register_module("last", torch::nn::Linear(8, 4));
+    at::Tensor forward(at::Tensor x) { return last(first(x.transpose(0, 1)).relu().transpose(0, 1)); }
+  };
+  const auto module = std::make_shared<Tokens>();
+  const at::Tensor images = torch::randn({7, 5, 6});
+  const std::string path = files::temporary("tokens.ptl");
+  save(*module, images.narrow(0, 0, 4), path);
+  CHECK(torch::allclose(PtlModel(path)(images), module->forward(images), 1e-5, 1e-6));
+  torchslim::quant::PreparedGraph prepared = torchslim::quant::prepare(module, images.narrow(0, 0, 1));
+  prepared->forward(images);
+  prepared->eval();
+  CHECK(save(*prepared, images.narrow(0, 0, 4), path).kind == "int8");
+  CHECK(PtlModel(path)(images).equal(prepared->forward(images)));
 }
 
 TEST_CASE("save: other suffixes and wrong options are refused by name", "[deploy][ptl]") {

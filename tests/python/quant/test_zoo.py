@@ -10,11 +10,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "zoo"))
 
 from networks import SMALL
-from run import network, steps_apart
+from run import network, steps_apart, trained
+
+import torchslim as ts
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_integers_are_those_of_eval(name: str) -> None:
     torch.manual_seed(0)
-    steps, _ = steps_apart(*network(name))
+    model, images = network(name)
+    prepared = trained(model, images)
+    steps, _ = steps_apart(prepared, ts.quant.convert(prepared), images)
     assert steps == 0
