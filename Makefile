@@ -10,7 +10,7 @@
 # make fuzz   looks for files that break the readers, with clang's libFuzzer; SECONDS=60
 # make bench  speed against the peers, as ratios
 # make zoo    prepare, train, convert networks of a public collection, and how far the integers are from eval;
-#             FILES=1: the smaller ones, and how far their files are in each runtime, an hour
+#             FILES=1: the smaller ones, and how far their files are in each runtime
 # make profile  where a training step on grids spends its time: docs/qat_step.md
 # make pictures  the staircases in docs/api/quant/pictures, drawn from the ops
 # make lint   clang-format, ruff, mypy

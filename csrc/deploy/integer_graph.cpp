@@ -87,6 +87,10 @@ const char* to_string(IntegerOp op) {
   return "unknown";
 }
 
+at::Tensor requantization_factors(const IntegerNode& node, const IntegerNode& input) {
+  return node.weight_scale * input.scale * (1.0F / node.scale);
+}
+
 WeightCount count_weights(const IntegerGraph& graph) {
   WeightCount count;
   for (const IntegerNode& node : graph.nodes) {

@@ -415,7 +415,7 @@ class Lowering {
     const at::Tensor largest = per_channel * 255 + lowered.bias_codes.to(at::kDouble).abs();
     require(largest.max().item<double>() < kLimit, node,
             "the sum of a channel could pass 2^31; it has too many inputs for int32");
-    const at::Tensor multiplier = lowered.weight_scale * input.scale * (1.0F / lowered.scale);
+    const at::Tensor multiplier = requantization_factors(lowered, input);
     require(multiplier.min().item<float>() >= std::numeric_limits<float>::min(), node,
             "input scale * weight scale / output scale is no normal float: ", multiplier.min().item<float>());
     require((largest * multiplier.to(at::kDouble)).max().item<double>() < kLimit / 2, node, "the output scale ",

@@ -65,12 +65,12 @@ class PackedWeights {
     at::Tensor factors;  // float32 (O): of the sums
   };
 
-  Plain plain(const IntegerNode& node, float input_scale) {
+  Plain plain(const IntegerNode& node, const IntegerNode& input) {
     const at::Tensor weight = graph::transposed_weight(node.codes, node.window.groups);
     const int64_t channels = node.bias_codes.numel();
     return {plain_codes_.take(weight.numel()).view(weight.sizes()).copy_(weight),
             plain_biases_.take(channels).copy_(node.bias_codes),
-            factors_.take(channels).copy_(node.weight_scale * input_scale * (1.0F / node.scale))};
+            factors_.take(channels).copy_(requantization_factors(node, input))};
   }
 
  private:
@@ -274,7 +274,7 @@ class Int8Writer {
     const auto sizes = [plane](const std::array<int64_t, 2>& pair) {
       return plane ? list(pair) : std::vector<int64_t>{pair[1]};
     };
-    const PackedWeights::Plain plain = weights_.plain(node, input_node(node, 0).scale);
+    const PackedWeights::Plain plain = weights_.plain(node, input_node(node, 0));
     Value* weight = builder_.attribute(plain.weight);
     Value* bias = builder_.attribute(plain.bias);
     Value* sum = builder_.call(plane ? "aten::conv_transpose2d" : "aten::conv_transpose1d", wide(steps(node.inputs[0])),

@@ -24,14 +24,9 @@ std::vector<int64_t> image_shape(const IntegerNode& node, int64_t batch) {
 
 CodeRange code_range(const IntegerNode& node) { return {node.zero_point, node.clamp_min, node.clamp_max}; }
 
-// QNNPACK's order: the two input scales first, then the reciprocal of the output's. Any other order is off by one in
-// some outputs.
 std::vector<float> requantization(const IntegerNode& node, const IntegerNode& input) {
-  const float* weight_scale = node.weight_scale.const_data_ptr<float>();
-  std::vector<float> multipliers(node.weight_scale.numel());
-  std::transform(weight_scale, weight_scale + multipliers.size(), multipliers.begin(),
-                 [&](float scale) { return (scale * input.scale) * (1.0F / node.scale); });
-  return multipliers;
+  const at::Tensor factors = requantization_factors(node, input);
+  return {factors.const_data_ptr<float>(), factors.const_data_ptr<float>() + factors.numel()};
 }
 
 WindowShape window_shape(const IntegerNode& node, const IntegerNode& input) {

@@ -38,7 +38,7 @@ std::string problem_of(const IntegerGraph& graph, const IntegerNode& node, const
     return "has no transposed convolution with groups and a scale for each channel; save a .ptl or .onnx file";
   }
   if (node.codes.defined() && (profile.smallest_factor > 0 || profile.factors_below < kAny)) {
-    const at::Tensor factors = node.weight_scale * graph.nodes[node.inputs[0]].scale * (1.0F / node.scale);
+    const at::Tensor factors = requantization_factors(node, graph.nodes[node.inputs[0]]);
     const auto smallest = factors.min().item<double>(), largest = factors.max().item<double>();
     if (smallest < profile.smallest_factor || largest >= profile.factors_below) {
       return "takes input scale * weight scale / output scale in [" + shown(profile.smallest_factor) + ", " +

@@ -370,9 +370,6 @@ void emit_concat(Call& call, const std::vector<Activation>& parts, int64_t dim) 
 
 }  // namespace
 
-namespace {
-
-// Pads `input` with zeros along `dim`.
 Activation padded(Call& call, const Activation& input, int64_t dim, int64_t before, int64_t after) {
   if (before == 0 && after == 0) {
     return input;
@@ -383,12 +380,6 @@ Activation padded(Call& call, const Activation& input, int64_t dim, int64_t befo
   pads[pads.size() - 1] = after;
   shape[dim] += before + after;
   return emit_call(call, input, copying("aten::constant_pad_nd", "", {c10::IValue(), pads, int64_t{0}}), shape);
-}
-
-}  // namespace
-
-Activation padded_behind(Call& call, const Activation& input, int64_t dim, int64_t count) {
-  return padded(call, input, dim, 0, count);
 }
 
 namespace {

@@ -117,7 +117,7 @@ void translate_convolution(Call& call) {
   if (has_named_padding(call)) {
     const NamedPadding named = named_padding(call, window);
     for (size_t i = 4 - dims; i < 2; ++i) {
-      input = padded_behind(call, input, static_cast<int64_t>(dims - 2 + i), named.behind[i]);
+      input = padded(call, input, static_cast<int64_t>(dims - 2 + i), 0, named.behind[i]);
     }
   }
   const WeightOnGrid weight = transposed ? transposed_convolution_weight(call, window.groups)

@@ -161,8 +161,8 @@ using Translator = void (*)(Call&);
 /// `input`, with a node of its own where it was squeezed only in part.
 Activation materialised(Call& call, const Activation& input);
 
-/// `input` with `count` zeros behind its last element along `dim`.
-Activation padded_behind(Call& call, const Activation& input, int64_t dim, int64_t count);
+/// `input` with zeros before and behind it along `dim`.
+Activation padded(Call& call, const Activation& input, int64_t dim, int64_t before, int64_t after);
 
 /// The shape of a result as the trace has it.
 std::vector<int64_t> traced_shape(const Call& call, size_t output);

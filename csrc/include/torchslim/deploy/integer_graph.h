@@ -67,6 +67,11 @@ struct TORCHSLIM_API IntegerNode {
   bool gives_floats() const { return op == IntegerOp::kFloat; }
 };
 
+/// Returns what the sums of `node`, a layer with a weight, are multiplied by: float32 (O),
+///   (weight scale * scale of `input`) * (1 / scale)
+/// in QNNPACK's order; any other is off by one in some outputs.
+TORCHSLIM_API at::Tensor requantization_factors(const IntegerNode& node, const IntegerNode& input);
+
 /// A trained network in integers: node 0 is the input, the last node is the result. `lower` makes it, `run_integer` runs
 /// it, `save_ptl` writes it.
 struct TORCHSLIM_API IntegerGraph {
